@@ -1,0 +1,70 @@
+"""Fixtures of all tests: real servers, and an environment that says nothing."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.servers import MariaDB, Prometheus, SilentServer
+
+
+@pytest.fixture(autouse=True)
+def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the developer has set for cronrunner does not reach a test."""
+    for name in os.environ:
+        if name.startswith("CRONRUNNER_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """Share one server among the tests of a worker: take names that begin with `prefix`."""
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Give a beginning for names that no other test uses; such databases are dropped afterwards."""
+    own = f"t{secrets.token_hex(4)}_"
+    uses_mariadb = "mariadb" in request.fixturenames
+    yield own
+    if uses_mariadb:
+        request.getfixturevalue("mariadb").drop_databases(own)
+
+
+@pytest.fixture
+def mariadb_server() -> Iterator[Callable[..., MariaDB]]:
+    """Make servers of a test's own, to be configured, stopped and killed."""
+    made: list[MariaDB] = []
+
+    def make(**options: str | float) -> MariaDB:
+        made.append(MariaDB(**options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.remove()
+
+
+@pytest.fixture
+def prometheus() -> Iterator[Callable[..., Prometheus]]:
+    """Make Prometheus servers which scrape `host:port` targets every second."""
+    made: list[Prometheus] = []
+
+    def make(*targets: str, **options: str) -> Prometheus:
+        made.append(Prometheus.scraping(*targets, **options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.remove()
+
+
+@pytest.fixture
+def silent_server() -> Iterator[SilentServer]:
+    """Give a server which accepts and never speaks."""
+    server = SilentServer()
+    yield server
+    server.close()
