@@ -1,0 +1,183 @@
+"""Typed events, and the dispatcher which gives them to listeners.
+
+Events are an interface: `docs/events.md` lists them, and a test keeps that list complete.
+A listener may fail or be slow on its own account; it can never change an outcome.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from cronrunner.model import Key, Report, Request, Result, Run, Shrink, Tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """The ledger knows the run; discovery is next."""
+
+    run: Run
+    #: Start minus scheduled time; ``None`` for a run that nobody scheduled.
+    lateness: timedelta | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlanned(Event):
+    """Discovery and planning are over; visits are next."""
+
+    run: Run
+    tenants: int
+    executions: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """All outcomes are in the ledger."""
+
+    report: Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDraining(Event):
+    """A signal came: nothing new starts."""
+
+    signal: str
+    running: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInterruptedFound(Event):
+    """An earlier run died; what it left was recorded as interrupted."""
+
+    run: str
+    executions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantsDiscovered(Event):
+    """A source gave its tenants."""
+
+    server: str
+    tenants: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryFailed(Event):
+    """A source failed or found nothing: nothing of it runs."""
+
+    server: str
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryShrank(Event):
+    """A source lost more tenants than it may; what was found runs."""
+
+    shrink: Shrink
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantRefused(Event):
+    """A database was found whose name cannot be a tenant's."""
+
+    server: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFileBroken(Event):
+    """A job file could not be loaded; its jobs are disabled."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRefused(Event):
+    """Another run has done this work, or is doing it."""
+
+    key: Key
+    holder: str
+    #: True while the holder lives and has not finished it.
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionStarted(Event):
+    """An attempt begins."""
+
+    request: Request
+    tenant: Tenant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFinished(Event):
+    """An execution has its outcome."""
+
+    result: Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitFinished(Event):
+    """A tenant's turn is over."""
+
+    tenant: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Event):
+    """Something that an operator should know and that stops nothing.
+
+    ``subject`` is a word of a closed set: ``ledger``, ``tls``, ``limits``, ``metrics``.
+    """
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkFailed(Event):
+    """Metrics could not be delivered; the run goes on."""
+
+    sink: str
+    error: str
+
+
+class Listener(Protocol):
+    """Something that wants to know."""
+
+    def on(self, event: Event) -> None:
+        """Take note of ``event``. Called from any thread, also from several at once."""
+
+
+class Dispatcher:
+    """Gives each event to each listener; a failing listener is reported once and kept apart."""
+
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
+        self._failed: set[int] = set()
+
+    def emit(self, event: Event) -> None:
+        """Give ``event`` to every listener, in order."""
+        for listener in self._listeners:
+            try:
+                listener.on(event)
+            except Exception as error:  # noqa: BLE001 - an observer can never break the work
+                self._report(listener, error)
+
+    def _report(self, listener: Listener, error: Exception) -> None:
+        if id(listener) in self._failed:
+            return
+        self._failed.add(id(listener))
+        name = type(listener).__name__
+        sys.stderr.write(f"cronrunner: listener {name} failed: {type(error).__name__}\n")

@@ -1,0 +1,215 @@
+"""Planning: which jobs on which tenants, in which order. Pure functions over words.
+
+The order of visits: tenants that failed last go last; among the others the longest go first,
+so that no long visit is left over at the end; servers are interleaved in proportion to their
+number of visits, so that each is busy from the first moment to the last.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+from typing import Final
+
+from cronrunner.errors import ConfigError, Problem
+from cronrunner.model import (
+    EMPTY,
+    FLEET,
+    Job,
+    LeftOut,
+    Plan,
+    Scope,
+    Statistics,
+    Tenant,
+    TenantFilter,
+    Visit,
+)
+
+_GLOB_CHARACTERS: Final = frozenset("*?[")
+_NEAREST: Final = 3
+
+#: Tells why a job does not run on a tenant; ``None`` when it does.
+Veto = Callable[[Job, Tenant], str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What the command line asks for: globs, labels and a shard; empty means everything."""
+
+    jobs: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    exclude_tenants: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    servers: tuple[str, ...] = ()
+    #: (index from 0, count)
+    shard: tuple[int, int] | None = None
+
+    @property
+    def narrows_tenants(self) -> bool:
+        """Tell whether some tenants are left out on purpose: such a run is not the fleet's."""
+        return bool(self.tenants or self.exclude_tenants or self.labels or self.servers)
+
+
+def is_glob(pattern: str) -> bool:
+    """Tell whether ``pattern`` holds a wildcard. An underscore is none."""
+    return not _GLOB_CHARACTERS.isdisjoint(pattern)
+
+
+def select_jobs(jobs: Mapping[str, Job], patterns: Sequence[str]) -> tuple[Job, ...]:
+    """Return the enabled jobs, or those that ``patterns`` name: globs, names, last parts.
+
+    A job named exactly is returned even if it is disabled. Raises ``ConfigError`` with every
+    pattern that names none, or more than one by its last part.
+    """
+    if not patterns:
+        return tuple(job for job in jobs.values() if job.enabled)
+    chosen: dict[str, Job] = {}
+    problems: list[Problem] = []
+    for pattern in patterns:
+        names = _match_jobs(jobs, pattern)
+        if len(names) == 1 or (names and is_glob(pattern)):
+            chosen |= {name: jobs[name] for name in names}
+        elif names:
+            text = f"job {pattern!r} is ambiguous: {', '.join(names)}; give the whole name"
+            problems.append(Problem(text=text))
+        else:
+            problems.append(Problem(text=f"no job {pattern!r}; {nearest(pattern, jobs)}"))
+    if problems:
+        raise ConfigError(problems)
+    return tuple(chosen.values())
+
+
+def _match_jobs(jobs: Mapping[str, Job], pattern: str) -> list[str]:
+    if pattern in jobs:
+        return [pattern]
+    if is_glob(pattern):
+        return [name for name, job in jobs.items() if job.enabled and fnmatchcase(name, pattern)]
+    return [name for name in jobs if name.rpartition(".")[2] == pattern]
+
+
+def nearest(wanted: str, known: Iterable[str]) -> str:
+    """Say which known names come nearest to ``wanted``."""
+    close = difflib.get_close_matches(wanted, list(known), n=_NEAREST, cutoff=0.5)
+    return f"the nearest are {', '.join(close)}" if close else "no known name is near it"
+
+
+def select_tenants(tenants: Sequence[Tenant], selection: Selection) -> tuple[Tenant, ...]:
+    """Return the tenants that ``selection`` asks for.
+
+    Raises ``ConfigError`` with every ``--tenant`` that matches none.
+    """
+    problems = [
+        Problem(text=f"no tenant {pattern!r}; {nearest(pattern, (t.name for t in tenants))}")
+        for pattern in selection.tenants
+        if not any(_matches(tenant.name, pattern) for tenant in tenants)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return tuple(tenant for tenant in tenants if _wants(selection, tenant))
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def matches_any(name: str, patterns: Iterable[str]) -> bool:
+    """Tell whether ``name`` is one of ``patterns``, or matches one."""
+    return any(_matches(name, pattern) for pattern in patterns)
+
+
+def _wants(selection: Selection, tenant: Tenant) -> bool:
+    if selection.servers and not matches_any(tenant.server, selection.servers):
+        return False
+    if selection.tenants and not matches_any(tenant.name, selection.tenants):
+        return False
+    if matches_any(tenant.name, selection.exclude_tenants):
+        return False
+    if any(tenant.labels.get(key) != value for key, value in selection.labels.items()):
+        return False
+    return selection.shard is None or in_shard(tenant.name, *selection.shard)
+
+
+def in_shard(name: str, index: int, count: int) -> bool:
+    """Tell whether a tenant belongs to shard ``index`` of ``count``, by a stable hash."""
+    digest = blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % count == index
+
+
+def filter_veto(job: Job, tenant: Tenant) -> str | None:
+    """Leave out tenants that the job's own filter does not want."""
+    return None if _fits(job.tenants, tenant) else "not wanted by the job's tenants filter"
+
+
+def _fits(wanted: TenantFilter, tenant: Tenant) -> bool:
+    if any(tenant.labels.get(key) != value for key, value in wanted.labels.items()):
+        return False
+    return wanted.names == ("*",) or matches_any(tenant.name, wanted.names)
+
+
+def make_plan(
+    jobs: Sequence[Job],
+    tenants: Sequence[Tenant],
+    *,
+    veto: Veto = filter_veto,
+    statistics: Mapping[tuple[str, str], Statistics] | None = None,
+    fleet: bool = True,
+) -> Plan:
+    """Lay out the visits of a run, in order.
+
+    ``fleet`` is false for a run over a part of the tenants: fleet-scope jobs stay out of it.
+    """
+    left_out: list[LeftOut] = []
+    visits: list[tuple[bool, Visit]] = []
+    tenant_jobs = [job for job in jobs if job.scope is Scope.TENANT]
+    for tenant in tenants:
+        wanted = []
+        for job in tenant_jobs:
+            reason = veto(job, tenant)
+            if reason is None:
+                wanted.append(job.name)
+            else:
+                left_out.append(LeftOut(tenant=tenant.name, job=job.name, reason=reason))
+        if wanted:
+            visits.append(_visit(tenant, tuple(wanted), statistics or {}))
+    fleet_jobs = tuple(job.name for job in jobs if job.scope is Scope.FLEET)
+    if not fleet:
+        left_out += [
+            LeftOut(tenant=FLEET, job=name, reason="fleet-scope jobs run with the whole fleet")
+            for name in fleet_jobs
+        ]
+        fleet_jobs = ()
+    return Plan(visits=_order(visits), fleet_jobs=fleet_jobs, left_out=tuple(left_out))
+
+
+def _visit(
+    tenant: Tenant, jobs: tuple[str, ...], statistics: Mapping[tuple[str, str], Statistics]
+) -> tuple[bool, Visit]:
+    """Return whether the tenant failed last, and its visit."""
+    known = [found for name in jobs if (found := statistics.get((name, tenant.name)))]
+    expected = sum(each.smoothed_seconds for each in known) if known else None
+    failing = any(each.consecutive_failures for each in known)
+    return failing, Visit(tenant=tenant, jobs=jobs, expected_seconds=expected)
+
+
+def _order(visits: Sequence[tuple[bool, Visit]]) -> tuple[Visit, ...]:
+    by_server: dict[str, list[tuple[bool, Visit]]] = defaultdict(list)
+    for each in visits:
+        by_server[each[1].tenant.server].append(each)
+    ranked: list[tuple[bool, float, str, Visit]] = []
+    for server, of_server in by_server.items():
+        of_server.sort(key=_within_server)
+        ranked += [
+            (failing, (place + 0.5) / len(of_server), server, visit)
+            for place, (failing, visit) in enumerate(of_server)
+        ]
+    ranked.sort(key=lambda each: each[:3])
+    return tuple(visit for *_, visit in ranked)
+
+
+def _within_server(each: tuple[bool, Visit]) -> tuple[bool, float, str]:
+    failing, visit = each
+    return failing, -(visit.expected_seconds or 0.0), visit.tenant.name
