@@ -1,0 +1,421 @@
+"""Settings to wired objects: the only module which knows all kinds.
+
+An ``App`` belongs to one command. It opens the ledger when it is first needed and closes what
+it has opened.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from cronrunner import logs, planning
+from cronrunner.app.catalogue import Catalogue
+from cronrunner.app.checks import find_errors, find_warnings, warn_ledger_in_container
+from cronrunner.app.endpoints import (
+    default_concurrency,
+    endpoint_of,
+    ledger_endpoint,
+    visits_at_once,
+)
+from cronrunner.config import Settings, load
+from cronrunner.databases import ServerParts, describe
+from cronrunner.discovery import discover, find_shrink
+from cronrunner.engines import Engines
+from cronrunner.errors import ConfigError, LedgerError, Problem
+from cronrunner.events import Dispatcher, Listener, Warned
+from cronrunner.execution import Performer, Work
+from cronrunner.executors import Executor, ThreadExecutor
+from cronrunner.executors.base import OnResult
+from cronrunner.ledger import Ledger, Queries, open_engine
+from cronrunner.ledger.liveness import boot, host, started
+from cronrunner.metrics.listener import MetricsListener
+from cronrunner.model import (
+    Job,
+    LedgerSnapshot,
+    Plan,
+    Report,
+    Request,
+    Run,
+    Shrink,
+    Slot,
+    Source,
+    Statistics,
+    Tenant,
+)
+from cronrunner.planning import Selection
+from cronrunner.redaction import Redactor, secret_values
+from cronrunner.registry import Found, find_jobs
+from cronrunner.runner import Order, Parts, Pause, Runner
+
+if TYPE_CHECKING:
+    from cronrunner.metrics.server import MetricsServer
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def utc_now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the command line says of a run, beyond the selection."""
+
+    command: str
+    scheduled_at: datetime | None = None
+    concurrency: int | None = None
+    again: bool = False
+    accept_shrink: bool = False
+    metrics_port: int | None = None
+
+
+class App:
+    """The parts of cronrunner, put together for one command."""
+
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        log_to: TextIO | None = None,
+    ) -> None:
+        """Read the configuration and find the jobs. Raises ``ConfigError`` with all mistakes."""
+        self.settings: Settings = load(path, environ)
+        self.clock = clock
+        self.redactor = Redactor(secret_values(environ, self.settings.secrets))
+        logs.configure(
+            format=self.settings.log.format,
+            level=self.settings.log.level,
+            redactor=self.redactor,
+            describe=describe,
+            stream=log_to,
+        )
+        self.found: Found = find_jobs(self.settings.folder / self.settings.job_folder)
+        self.catalogue = Catalogue(self.settings, self.found.jobs)
+
+    def check(self) -> tuple[list[Problem], list[Problem]]:
+        """Return all errors and all warnings; broken job files are errors."""
+        errors = [*find_errors(self.settings, self.found), *self.found.problems]
+        return self._safe(errors), self._safe(find_warnings(self.settings, self.found))
+
+    def _safe(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Hide secrets: a problem quotes the value of an option, which may be one."""
+        return [replace(each, text=self.redactor.text(each.text)) for each in problems]
+
+    def refuse_errors(self) -> None:
+        """Raise ``ConfigError`` with every mistake that keeps a command from running."""
+        if errors := find_errors(self.settings, self.found):
+            raise ConfigError(self._safe(errors))
+
+    # Parts, made when they are first needed.
+
+    @cached_property
+    def engines(self) -> Engines:
+        """The tenants' engines."""
+        return Engines({name: endpoint_of(self.settings, name) for name in self.settings.servers})
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger's write side. Raises ``LedgerError`` when it cannot be used."""
+        runner = self.settings.runner
+        return Ledger(
+            self._ledger_engine, clock=self.clock, heartbeat=runner.heartbeat, lease=runner.lease
+        )
+
+    @cached_property
+    def queries(self) -> Queries:
+        """The ledger's read side. Opens the ledger, which may be an empty one."""
+        _ = self.ledger
+        return Queries(self._ledger_engine)
+
+    @cached_property
+    def _ledger_engine(self):  # type: ignore[no-untyped-def] # noqa: ANN202 - sqlalchemy.Engine
+        try:
+            return open_engine(ledger_endpoint(self.settings))
+        except Exception as error:
+            text = self.redactor.text(describe(error))
+            raise LedgerError(f"the ledger cannot be used: {text}") from error
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if "ledger" in self.__dict__:
+            self.ledger.close()
+
+    def snapshot(self) -> LedgerSnapshot:
+        """Read from the ledger what metrics are made of."""
+        return self.queries.snapshot(self.clock)
+
+    # Discovery and planning, for every command that wants them.
+
+    def discover(self, selection: Selection = Selection()) -> list[Source]:  # noqa: B008 - frozen
+        """Ask the servers that the selection wants for their tenants."""
+        wanted = [
+            name
+            for name in self.settings.servers
+            if not selection.servers or planning.matches_any(name, selection.servers)
+        ]
+        if not wanted:
+            text = f"no server {', '.join(selection.servers)}; " + planning.nearest(
+                selection.servers[0], self.settings.servers
+            )
+            raise ConfigError([Problem(text=text)])
+        return discover(self.settings, wanted, self.engines.control)
+
+    def unknown_tenants(self, found: Iterable[str]) -> list[str]:
+        """Return the tenants that the configuration names and discovery did not find."""
+        known = set(found)
+        names = self.settings.tenants
+        return [name for name in names if not planning.is_glob(name) and name not in known]
+
+    def shrink(self, source: Source) -> Shrink | None:
+        """Compare a source with its last accepted discovery."""
+        limits = self.settings.runner.shrink
+        accepted = self._accepted.get(source.server, frozenset())
+        return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
+
+    @cached_property
+    def _accepted(self) -> Mapping[str, frozenset[str]]:
+        return self.queries.accepted_tenants()
+
+    def plan(self, jobs: Sequence[Job], tenants: Sequence[Tenant], selection: Selection) -> Plan:
+        """Lay out a run over what discovery found. Raises ``ConfigError``."""
+        return planning.make_plan(
+            jobs,
+            planning.select_tenants(tenants, selection),
+            veto=self.catalogue.veto,
+            statistics=self.statistics,
+            fleet=not selection.narrows_tenants,
+        )
+
+    @cached_property
+    def statistics(self) -> Mapping[tuple[str, str], Statistics]:
+        """What the ledger remembers of each (job, tenant) pair."""
+        return self.queries.statistics()
+
+    def concurrency(self, plan: Plan, asked: int | None = None) -> int:
+        """Return how many visits of a plan go on at once."""
+        configured = asked or self.settings.runner.concurrency
+        servers = {visit.tenant.server for visit in plan.visits}
+        permits = sum(self._permits(server) for server in servers)
+        return configured or default_concurrency(max(permits, len(plan.fleet_jobs), 1))
+
+    def _permits(self, server: str) -> int:
+        return visits_at_once(self.settings, server, self._parts(server))
+
+    def _parts(self, server: str) -> ServerParts | None:
+        """Return what is known of a server that may not have answered."""
+        try:
+            return self.engines.server(server)
+        except Exception:  # noqa: BLE001 - its visits report it
+            return None
+
+    # A run.
+
+    def run(
+        self,
+        selection: Selection,
+        options: RunOptions,
+        *,
+        listeners: Iterable[Listener],
+        on_runner: Callable[[Runner], None] = lambda _: None,
+    ) -> Report:
+        """Run the selected jobs now. Raises ``ConfigError`` and ``LedgerError``.
+
+        ``listeners`` get every event; the log is one of them. ``on_runner`` is given the
+        runner before it starts, for whoever may have to drain it.
+        """
+        self.refuse_errors()
+        jobs = planning.select_jobs(self.catalogue.jobs, selection.jobs)
+        counting = MetricsListener()
+        events = Dispatcher([counting, *listeners])
+        runner = Runner(
+            self._order(selection, options, jobs), self._run_parts(selection, options, jobs, events)
+        )
+        on_runner(runner)
+        with ExitStack() as stack:
+            port = options.metrics_port
+            if port is None:
+                port = self.settings.metrics.port
+            if port is not None:
+                stack.enter_context(self.serving(self.settings.metrics.host, port, events))
+            report = runner.run()
+            self.ledger.add_counters(counting.drain())
+            self._deliver(events)
+        return report
+
+    def _order(self, selection: Selection, options: RunOptions, jobs: Sequence[Job]) -> Order:
+        now = self.clock()
+        name = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        at = options.scheduled_at
+        run = Run(
+            id=name,
+            command=options.command,
+            started_at=now,
+            scheduled_at=at,
+            host=host(),
+            boot=boot(),
+            pid=os.getpid(),
+            pid_started=started(os.getpid()),
+            slot=Slot.of_run(name, now) if at is None else Slot.scheduled(at),
+        )
+        return Order(
+            run=run,
+            jobs=tuple(jobs),
+            broken=tuple(str(problem) for problem in self.found.problems),
+            fleet=not selection.narrows_tenants,
+            selection=_selection_document(selection),
+            grace=self.settings.runner.grace,
+            again=options.again,
+            accept_shrink=options.accept_shrink,
+        )
+
+    def _run_parts(
+        self,
+        selection: Selection,
+        options: RunOptions,
+        jobs: Sequence[Job],
+        events: Dispatcher,
+    ) -> Parts:
+        self._warn_of_ledger(events)
+        found: list[Tenant] = []
+
+        def discovered() -> list[Source]:
+            sources = self.discover(selection)
+            for source in sources:
+                self._warn_of_tls(source.server, events)
+                found.extend(source.tenants)
+            return sources
+
+        def executor(plan: Plan, on_result: OnResult, pause: Pause) -> Executor:
+            concurrency = self.concurrency(plan, options.concurrency)
+            permits = {visit.tenant.server: 0 for visit in plan.visits}
+            return ThreadExecutor(
+                self._performer(events, pause),
+                on_result,
+                concurrency=concurrency,
+                permits={"": concurrency} | {name: self._permits(name) for name in permits},
+            )
+
+        def is_closed(job: Job, slot_key: str) -> bool:
+            wanted = {t.name for t in found if self.catalogue.veto(job, t) is None}
+            claims = self.queries.outcomes_of_slot(job.name, slot_key)
+            return all(name in claims and claims[name][0] == "closed" for name in wanted)
+
+        return Parts(
+            ledger=self.ledger,
+            events=events,
+            clock=self.clock,
+            discover=discovered,
+            shrink=self.shrink,
+            plan=lambda tenants: self.plan(jobs, tenants, selection),
+            is_closed=is_closed,
+            is_prepared=lambda job, slot: self.queries.prepared(job, slot) is not None,
+            executor=executor,
+        )
+
+    def _performer(self, events: Dispatcher, pause: Pause) -> Performer:
+        def resolve(request: Request, tenant: Tenant) -> Work:
+            return self.catalogue.work(
+                request, tenant, self._prepared, self.queries.executions_of_slot
+            )
+
+        return Performer(
+            resolve=resolve,
+            engines=self.engines,
+            events=events,
+            redactor=self.redactor,
+            clock=self.clock,
+            pause=pause,
+        )
+
+    def _prepared(self, job: str, slot_key: str) -> str | None:
+        """Read a prepared value once for all tenants: it does not change once it is there."""
+        if (job, slot_key) not in self._prepared_values:
+            found = self.queries.prepared(job, slot_key)
+            if found is None:
+                return None
+            self._prepared_values[job, slot_key] = found
+        return self._prepared_values[job, slot_key]
+
+    @cached_property
+    def _prepared_values(self) -> dict[tuple[str, str], str]:
+        return {}
+
+    # Warnings and metrics of a run.
+
+    def _warn_of_ledger(self, events: Dispatcher) -> None:
+        if text := warn_ledger_in_container(self.settings):
+            events.emit(Warned(subject="ledger", text=text))
+
+    def _warn_of_tls(self, server: str, events: Dispatcher) -> None:
+        """Say once for each server that its sessions are not encrypted, if nobody chose that."""
+        if (text := self.unencrypted(server)) is not None:
+            events.emit(Warned(subject="tls", text=text))
+
+    def unencrypted(self, server: str) -> str | None:
+        """Say that a server off this machine offers no TLS and is used all the same."""
+        parts = self._parts(server)
+        if parts is None or parts.tls is not False or parts.endpoint.tls != "auto":
+            return None
+        if parts.endpoint.url.host in _LOOPBACK:
+            return None
+        return f"server {server} offers no TLS; its sessions, passwords included, are not encrypted"
+
+    def _deliver(self, events: Dispatcher) -> None:
+        """Bring the metrics to the configured sinks; none can fail the run or hold it up."""
+        metrics = self.settings.metrics
+        if metrics.pushgateway is None and metrics.textfile is None:
+            return
+        from cronrunner.metrics import sinks  # noqa: PLC0415 - a run without sinks does not pay
+        from cronrunner.metrics.families import Payload, dropped  # noqa: PLC0415
+
+        wanted: list[sinks.MetricsSink] = []
+        if metrics.pushgateway is not None:
+            url, group = metrics.pushgateway.reveal(), metrics.pushgateway_job
+            wanted.append(sinks.Pushgateway(url=url, timeout=metrics.timeout, job=group))
+        if metrics.textfile is not None:
+            path = self.settings.folder / metrics.textfile
+            wanted.append(sinks.Textfile(path=path, timeout=metrics.timeout))
+        payload = Payload(snapshot=self.snapshot(), series_limit=metrics.series_limit)
+        if warning := dropped(payload.snapshot, series_limit=metrics.series_limit):
+            events.emit(warning)
+        for failed in sinks.deliver(wanted, payload):
+            events.emit(replace(failed, error=self.redactor.text(failed.error)))
+
+    @contextmanager
+    def serving(self, host: str, port: int, events: Dispatcher) -> Iterator[MetricsServer]:
+        """Answer /metrics and /health from the ledger as long as the context lasts."""
+        from cronrunner.metrics.server import MetricsServer  # noqa: PLC0415 - an HTTP server
+
+        with MetricsServer(
+            self.snapshot,
+            host=host,
+            port=port,
+            series_limit=self.settings.metrics.series_limit,
+            emit=events.emit,
+            describe=lambda error: self.redactor.text(describe(error)),
+            note=logs.request_logger(),
+            clock=self.clock,
+        ) as server:
+            yield server
+
+
+def _selection_document(selection: Selection) -> Mapping[str, object]:
+    return {
+        "jobs": selection.jobs,
+        "tenants": selection.tenants,
+        "exclude_tenants": selection.exclude_tenants,
+        "labels": dict(selection.labels),
+        "servers": selection.servers,
+        "shard": selection.shard,
+    }

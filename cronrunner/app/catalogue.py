@@ -1,0 +1,140 @@
+"""Jobs as configured: what the code declares, with what tenants.yaml and the environment say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final
+
+from cronrunner.config import JobSettings, Settings, TenantSettings
+from cronrunner.execution import Work
+from cronrunner.model import (
+    FLEET,
+    Job,
+    Option,
+    Request,
+    Tenant,
+)
+from cronrunner.planning import filter_veto
+
+_PREPARE: Final = ":prepare"
+_SUMMARIZE: Final = ":summarize"
+
+#: (job, slot key) -> the prepared value as JSON, or ``None``.
+ReadPrepared = Callable[[str, str], str | None]
+#: (job, slot key) -> the slot's executions.
+ReadResults = Callable[[str, str], Any]
+
+
+def overridden(job: Job, settings: JobSettings) -> Job:
+    """Return ``job`` with what ``settings`` say about everything but options."""
+    changes: dict[str, Any] = {
+        name: value
+        for name in ("enabled", "schedule", "timeout")
+        if (value := getattr(settings, name)) is not None
+    }
+    if settings.retries is not None:
+        changes["retry"] = replace(job.retry, attempts=settings.retries + 1)
+    return replace(job, **changes) if changes else job
+
+
+class Catalogue:
+    """The jobs of a process, by name, and what each is on a given tenant."""
+
+    def __init__(self, settings: Settings, jobs: Mapping[str, Job]) -> None:
+        self._settings = settings
+        #: Overridden for the fleet, not for single tenants.
+        self.jobs: Mapping[str, Job] = {
+            name: overridden(job, settings.job(name)) for name, job in jobs.items()
+        }
+        self._options = {name: self._values(job, settings.job(name)) for name, job in jobs.items()}
+        # A run asks for one tenant's settings once per job, tenant by tenant.
+        self._tenant = lru_cache(maxsize=64)(settings.tenant)
+
+    def veto(self, job: Job, tenant: Tenant) -> str | None:
+        """Say why a job does not run on a tenant."""
+        own = self._tenant(tenant.name)
+        if own.enabled is False:
+            return "the tenant is disabled in tenants.yaml"
+        if own.jobs and self._settings.job(job.name, tenant=tenant.name).enabled is False:
+            return "the job is disabled for this tenant in tenants.yaml"
+        return filter_veto(job, tenant)
+
+    def work(
+        self, request: Request, tenant: Tenant, prepared: ReadPrepared, results: ReadResults
+    ) -> Work:
+        """Return what a request stands for. Raises ``KeyError`` for an unknown job."""
+        name = request.key.job
+        job = self._on(self.jobs[name.partition(":")[0]], tenant)
+        own = self._tenant(tenant.name) if tenant.name != FLEET else TenantSettings()
+        options = self.options(job, tenant)
+        if name.endswith(_PREPARE):
+            return Work(job=job, call=_hook(job.prepare), options=options, keeps_value=True)
+        if name.endswith(_SUMMARIZE):
+            slot = request.key.slot_key
+            summarize = _hook(job.summarize)
+            return Work(
+                job=job,
+                call=summarize,
+                options=options,
+                prepared=_value(prepared, job, slot),
+                results=lambda: results(job.name, slot),
+            )
+        return Work(
+            job=job,
+            call=job.call,
+            options=options,
+            prepared=_value(prepared, job, request.key.slot_key),
+            delay=own.debug_delay,
+        )
+
+    def options(self, job: Job, tenant: Tenant) -> Mapping[str, Any]:
+        """Return the option values of a job on a tenant: tenant, job, environment, default."""
+        if tenant.name == FLEET or not self._tenant(tenant.name).jobs:
+            return self._options[job.name]
+        return self._values(job, self._settings.job(job.name, tenant=tenant.name))
+
+    def _on(self, job: Job, tenant: Tenant) -> Job:
+        if tenant.name == FLEET or not self._tenant(tenant.name).jobs:
+            return job
+        return overridden(job, self._settings.job(job.name, tenant=tenant.name))
+
+    def _values(self, job: Job, settings: JobSettings) -> Mapping[str, Any]:
+        environ = self._settings.environ
+        return {
+            name: option_value(option, name, settings.options, environ)
+            for name, option in job.options.items()
+        }
+
+
+def option_value(
+    option: Option, name: str, configured: Mapping[str, Any], environ: Mapping[str, str]
+) -> Any:  # noqa: ANN401 - one of the types an option may have
+    """Return an option's value; one that cannot be read falls back to its default.
+
+    Whatever cannot be read was reported by the checks, before anything ran.
+    """
+    try:
+        if name in configured:
+            return option.read(configured[name])
+        if option.environment is not None and environ.get(option.environment):
+            return option.read(environ[option.environment])
+    except ValueError:
+        return option.default
+    return option.default
+
+
+def _hook(hook: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    if hook is None:
+        msg = "the job has no such hook any more"
+        raise LookupError(msg)
+    return hook
+
+
+def _value(prepared: ReadPrepared, job: Job, slot_key: str) -> Any:  # noqa: ANN401 - JSON
+    if job.prepare is None:
+        return None
+    text = prepared(job.name, slot_key)
+    return None if text is None else json.loads(text)

@@ -1,0 +1,88 @@
+"""The command line: parse, call ``app``, render.
+
+Commands import what they need when they run: ``cronrunner --help`` pays for click alone.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from cronrunner import __version__
+from cronrunner.cli.commands import COMMANDS
+from cronrunner.errors import ConfigError, CronrunnerError
+from cronrunner.model import ExitCode
+
+#: What a shell reports for a process that SIGINT ended.
+_INTERRUPTED = 130
+
+
+class RunByDefault(click.Group):
+    """A group whose command is ``run`` when none is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``run`` in front of options that are not the group's own."""
+        own = {name for option in self.get_params(ctx) for name in option.opts}
+        if not args or (args[0].startswith("-") and args[0].partition("=")[0] not in own):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=RunByDefault, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cronrunner")
+def cronrunner() -> None:
+    """Visit every tenant database and run the jobs that are wanted there.
+
+    Without a command: run. `cronrunner --tenant=X` runs all jobs on one tenant.
+
+    Exit codes: 0 well; 1 some execution did not go well; 2 usage or configuration; 3 a live
+    run holds all of the work; 4 discovery failed or shrank; 70 the runner failed; 75 drained
+    by a signal with work left.
+    """
+
+
+for command in COMMANDS:
+    cronrunner.add_command(command)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code. Nothing ends in a traceback."""
+    try:
+        code = cronrunner.main(args=args, prog_name="cronrunner", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    except ConfigError as error:
+        for problem in error.problems:
+            _complain(str(problem))
+        code = ExitCode.USAGE
+    except CronrunnerError as error:
+        _complain(str(error))
+        code = ExitCode.RUNNER
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`); nothing is left to be said to him.
+        # What is left in its buffer would be written once more at the end, and fail again.
+        sys.stdout = None
+        code = ExitCode.OK
+    except Exception as error:  # noqa: BLE001 - the catch-all around main
+        code = _crash(error)
+    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"cronrunner: {text}", err=True)
+
+
+def _crash(error: Exception) -> int:
+    """Report a mistake of the runner itself, without values that may be secrets or rows."""
+    import os  # noqa: PLC0415 - only after a crash
+
+    from cronrunner.databases import describe  # noqa: PLC0415
+    from cronrunner.redaction import Redactor, format_traceback, secret_values  # noqa: PLC0415
+
+    redactor = Redactor(secret_values(os.environ, ()))
+    _complain("the runner itself failed:\n" + format_traceback(error, describe, redactor))
+    return ExitCode.RUNNER

@@ -1,0 +1,92 @@
+"""``cronrunner check``: every mistake and every warning; nothing is run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from cronrunner.app import App
+from cronrunner.cli import documents, rendering
+from cronrunner.cli.opening import open_app
+from cronrunner.config import find_config, json_schema
+from cronrunner.errors import ConfigError, CronrunnerError, Problem
+from cronrunner.model import ExitCode
+
+
+def check_all(*, connect: bool, print_schema: bool, config: str | None, as_json: bool) -> int:
+    """Check, and return 2 if there is any mistake, 4 if discovery fails."""
+    if print_schema:
+        sys.stdout.write(json_schema())
+        return ExitCode.OK
+    path = find_config(config, os.environ)
+    failures: list[Problem] = []
+    try:
+        with open_app(str(path), checked=False) as app:
+            errors, warnings = app.check()
+            if connect and not errors:
+                failures = list(_connect(app, warnings))
+            lines = _lines(app)
+    except ConfigError as error:
+        errors, warnings, lines = list(error.problems), [], []
+    code = ExitCode.USAGE if errors else ExitCode.DISCOVERY if failures else ExitCode.OK
+    if as_json:
+        documents.write(_document(code, [*errors, *failures], warnings))
+    else:
+        _print(path.name, [*errors, *failures], warnings, lines)
+    return code
+
+
+def _connect(app: App, warnings: list[Problem]) -> Iterator[Problem]:
+    """Discover, and open the ledger; what fails is a problem, what is odd a warning."""
+    names: set[str] = set()
+    for source in app.discover():
+        if source.failure is not None:
+            text = app.redactor.text(str(source.error))
+            yield Problem(text=f"server {source.server}: discovery failed: {text}")
+        names |= {tenant.name for tenant in source.tenants}
+        warnings += [Problem(text=f"server {source.server}: {why}") for why in source.refused]
+        if (unencrypted := app.unencrypted(source.server)) is not None:
+            warnings.append(Problem(text=unencrypted))
+    warnings += [
+        Problem(
+            text=f"tenant {name!r} was not found on any server",
+            file=str(app.settings.path),
+            line=app.settings.line_of("tenants", name),
+        )
+        for name in app.unknown_tenants(names)
+    ]
+    try:
+        _ = app.queries
+    except CronrunnerError as error:
+        yield Problem(text=str(error))
+
+
+def _lines(app: App) -> list[str]:
+    servers = rendering.count(len(app.settings.servers), "server")
+    return [f"{servers}, {rendering.count(len(app.found.jobs), 'job')}"]
+
+
+def _document(code: int, errors: list[Problem], warnings: list[Problem]) -> documents.Document:
+    def document(problem: Problem) -> documents.Document:
+        return {"text": problem.text, "file": problem.file, "line": problem.line}
+
+    return {
+        "schema": documents.SCHEMA,
+        "exit_code": code,
+        "errors": [document(each) for each in errors],
+        "warnings": [document(each) for each in warnings],
+    }
+
+
+def _print(name: str, errors: list[Problem], warnings: list[Problem], lines: list[str]) -> None:
+    out = rendering.console()
+    for kind, problems in (("error", errors), ("warning", warnings)):
+        for problem in problems:
+            out.print(f"{kind}: {problem}", markup=False)
+    for line in lines:
+        out.print(line, markup=False)
+    if errors:
+        out.print(f"{name}: {rendering.count(len(errors), 'mistake')}")
+    else:
+        out.print(f"{name}: no mistakes, {rendering.count(len(warnings), 'warning')}")

@@ -1,0 +1,159 @@
+"""Every command with its options. Their work is done by modules that are imported then."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from cronrunner.cli.options import Instant, config_option, json_option, selection_options
+
+_OUTCOMES = (
+    "succeeded", "failed", "timed_out", "stuck", "skipped", "cancelled", "interrupted",
+    "tenant_gone",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@selection_options
+@click.option(
+    "--scheduled-at",
+    type=Instant(),
+    envvar="CRONRUNNER_SCHEDULED_AT",
+    help="The slot: the time for which this was scheduled. One slot is done once.",
+)
+@click.option("--again", is_flag=True, help="Repeat a slot that is done, on purpose.")
+@click.option("--accept-shrink", is_flag=True, help="Agree that the missing tenants are gone.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Visits at the same time.")
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics while the run lasts."
+)
+@config_option
+@json_option
+def run(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Run all jobs, or those named, on all tenants, now.
+
+    A JOB is a name, a glob, or the last part of a name.
+    """
+    from cronrunner.cli.running import run_now  # noqa: PLC0415 - see the module
+
+    return run_now(**asked)
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@selection_options
+@click.option("--why", is_flag=True, help="Also show what is left out, and why.")
+@config_option
+@json_option
+def plan(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Show what a run would do, in which order, and run nothing."""
+    from cronrunner.cli.inspecting import show_plan  # noqa: PLC0415 - see the module
+
+    return show_plan(**asked)
+
+
+@click.command()
+@config_option
+@json_option
+def jobs(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Show the jobs that there are."""
+    from cronrunner.cli.inspecting import show_jobs  # noqa: PLC0415 - see the module
+
+    return show_jobs(**asked)
+
+
+@click.command()
+@selection_options
+@config_option
+@json_option
+def tenants(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Show the tenants that there are, and how their last executions went."""
+    from cronrunner.cli.inspecting import show_tenants  # noqa: PLC0415 - see the module
+
+    return show_tenants(**asked)
+
+
+@click.command()
+@click.option("--job", metavar="NAME", help="Only this job. Globs.")
+@click.option("--tenant", metavar="NAME", help="Only this tenant. Globs.")
+@click.option(
+    "--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES), help="Only these."
+)
+@click.option("--since", type=Instant(), help="Started at or after this time.")
+@click.option("--until", type=Instant(), help="Started before this time.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--runs", is_flag=True, help="Show runs, not executions.")
+@config_option
+@json_option
+def history(  # noqa: PLR0913 - the options above
+    config: str | None,
+    *,
+    as_json: bool,
+    runs: bool,
+    limit: int,
+    job: str | None,
+    tenant: str | None,
+    outcomes: tuple[str, ...],
+    since: datetime | None,
+    until: datetime | None,
+) -> int:
+    """Show what was done, newest first."""
+    from cronrunner.cli.remembering import show_history  # noqa: PLC0415 - see the module
+    from cronrunner.ledger import ExecutionFilter  # noqa: PLC0415
+
+    wanted = ExecutionFilter(
+        job=job, tenant=tenant, outcomes=outcomes, since=since, until=until, limit=limit
+    )
+    return show_history(config, wanted, runs=runs, as_json=as_json)
+
+
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.option("--job", metavar="NAME", help="Only this job. Globs.")
+@click.option("--tenant", metavar="NAME", help="Only this tenant. Globs.")
+@click.option("--all", "everything", is_flag=True, help="Also what went well.")
+@config_option
+@json_option
+def show(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Show one run: its outcomes, its failures by cause. RUN is an id, or `last`."""
+    from cronrunner.cli.remembering import show_run  # noqa: PLC0415 - see the module
+
+    return show_run(**asked)
+
+
+@click.command()
+@click.option("--connect", is_flag=True, help="Also connect to servers and ledger, and discover.")
+@click.option("--print-schema", is_flag=True, help="Print the JSON Schema of tenants.yaml.")
+@config_option
+@json_option
+def check(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Show all mistakes and warnings of the configuration and the jobs; run nothing."""
+    from cronrunner.cli.checking import check_all  # noqa: PLC0415 - see the module
+
+    return check_all(**asked)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True)
+@config_option
+def serve(config: str | None, host: str, port: int) -> int:
+    """Answer /metrics and /health from the ledger, until stopped."""
+    from cronrunner.cli.serving import serve_metrics  # noqa: PLC0415 - see the module
+
+    return serve_metrics(config, host, port)
+
+
+@click.command()
+@click.argument("folder", default=".", type=click.Path(file_okay=False))
+def init(folder: str) -> int:
+    """Write a first tenants.yaml and a first job into FOLDER; nothing is overwritten."""
+    from cronrunner.cli.starting import write_starter  # noqa: PLC0415 - see the module
+
+    return write_starter(folder)
+
+
+COMMANDS = (run, plan, jobs, tenants, history, show, check, serve, init)

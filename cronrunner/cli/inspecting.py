@@ -1,0 +1,188 @@
+"""``cronrunner plan``, ``jobs`` and ``tenants``: what there is, and what would run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from cronrunner import planning, schedule
+from cronrunner.app import App
+from cronrunner.cli import documents, rendering
+from cronrunner.cli.opening import open_app
+from cronrunner.model import ExitCode, Job, Plan, Statistics, Tenant
+from cronrunner.planning import Selection
+
+
+def _selection(asked: dict[str, Any]) -> Selection:
+    return Selection(
+        jobs=asked.get("jobs", ()),
+        tenants=asked["tenants"],
+        exclude_tenants=asked["excluded"],
+        labels=dict(asked["labels"]),
+        servers=asked["servers"],
+        shard=asked["shard"],
+    )
+
+
+def _discover(app: App, selection: Selection) -> tuple[list[Tenant], int]:
+    """Return the tenants, and the exit code: what is wrong with discovery goes to stderr."""
+    tenants: list[Tenant] = []
+    code = ExitCode.OK
+    for source in app.discover(selection):
+        for reason in source.refused:
+            rendering.complain(f"server {source.server}: not a tenant: {reason}")
+        if source.failure is not None:
+            code = ExitCode.DISCOVERY
+            error = app.redactor.text(str(source.error))
+            rendering.complain(f"server {source.server}: discovery failed: {error}")
+        elif (shrink := app.shrink(source)) is not None:
+            code = ExitCode.DISCOVERY
+            rendering.complain(f"server {source.server}: missing {', '.join(shrink.missing)}")
+        tenants += source.tenants
+    return tenants, code
+
+
+def show_plan(*, why: bool, config: str | None, as_json: bool, **asked: Any) -> int:  # noqa: ANN401
+    """Print the visits of a run, in order."""
+    selection = _selection(asked)
+    with open_app(config) as app:
+        jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        tenants, code = _discover(app, selection)
+        plan = app.plan(jobs, tenants, selection)
+        for problem in app.found.problems:
+            rendering.complain(str(problem))
+        if as_json:
+            documents.write(_plan_document(plan))
+        else:
+            _print_plan(app, plan, why=why)
+    return code
+
+
+def _plan_document(plan: Plan) -> list[documents.Document]:
+    fleet = [_planned(None, None, (name,)) for name in plan.fleet_jobs]
+    visits = [
+        _planned(visit.tenant.name, visit.tenant.server, visit.jobs, visit.expected_seconds)
+        for visit in plan.visits
+    ]
+    left_out = [
+        _planned(each.tenant or None, None, (each.job,) if each.job else (), reason=each.reason)
+        for each in plan.left_out
+    ]
+    return [*fleet, *visits, *left_out]
+
+
+def _planned(
+    tenant: str | None,
+    server: str | None,
+    jobs: Sequence[str],
+    expected_seconds: float | None = None,
+    *,
+    reason: str | None = None,
+) -> documents.Document:
+    return {
+        "tenant": tenant,
+        "server": server,
+        "jobs": list(jobs),
+        "expected_seconds": expected_seconds,
+        "reason": reason,
+    }
+
+
+def _print_plan(app: App, plan: Plan, *, why: bool) -> None:
+    rows: list[tuple[object, ...]] = [("(fleet)", "", name, None) for name in plan.fleet_jobs]
+    rows += [
+        (visit.tenant.name, visit.tenant.server, ", ".join(visit.jobs), visit.expected_seconds)
+        for visit in plan.visits
+    ]
+    rendering.print_table(("tenant", "server", "jobs", "seconds"), rows)
+    out = rendering.console()
+    visits, executions = len(plan.visits), plan.executions
+    out.print(
+        f"{rendering.count(visits, 'tenant')}, {rendering.count(executions, 'execution')},"
+        f" {app.concurrency(plan)} visits at once"
+    )
+    if plan.left_out and not why:
+        out.print(f"{len(plan.left_out)} left out; --why shows them")
+    if why:
+        rendering.print_table(
+            ("left out", "job", "why"), ((o.tenant, o.job, o.reason) for o in plan.left_out)
+        )
+
+
+def show_jobs(*, config: str | None, as_json: bool) -> int:
+    """Print the jobs; broken files go to stderr."""
+    with open_app(config) as app:
+        for problem in app.found.problems:
+            rendering.complain(str(problem))
+        jobs = list(app.catalogue.jobs.values())
+        if as_json:
+            documents.write([_job_document(job) for job in jobs])
+        else:
+            columns = ("job", "schedule", "next (UTC)", "timeout", "scope", "file", "what")
+            rendering.print_table(columns, (_job_cells(job, app.clock()) for job in jobs))
+    return ExitCode.NOT_WELL if app.found.problems else ExitCode.OK
+
+
+def _job_document(job: Job) -> documents.Document:
+    return {
+        "job": job.name,
+        "enabled": job.enabled,
+        "schedule": job.schedule,
+        "timeout_seconds": job.timeout.total_seconds(),
+        "attempts": job.retry.attempts,
+        "scope": str(job.scope),
+        "transaction": str(job.transaction),
+        "options": {name: option.default for name, option in job.options.items()},
+        "origin": job.origin,
+        "description": job.description,
+    }
+
+
+def _job_cells(job: Job, now: datetime) -> tuple[object, ...]:
+    upcoming = schedule.next_slot(job.schedule, now) if job.schedule and job.enabled else None
+    name = job.name if job.enabled else f"{job.name} (disabled)"
+    what = job.description.partition("\n")[0]
+    return (name, job.schedule, upcoming, job.timeout, job.scope, job.origin, what)
+
+
+def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # noqa: ANN401
+    """Print the tenants with what the ledger remembers of them."""
+    selection = _selection(asked)
+    with open_app(config) as app:
+        tenants, code = _discover(app, selection)
+        chosen = planning.select_tenants(tenants, selection)
+        known: dict[str, list[Statistics]] = {}
+        for each in app.statistics.values():
+            known.setdefault(each.tenant, []).append(each)
+        rows = [_tenant_document(tenant, known.get(tenant.name, [])) for tenant in chosen]
+        if as_json:
+            documents.write(rows)
+        else:
+            rendering.print_table(
+                ("tenant", "server", "timezone", "labels", "last run", "failing jobs"),
+                (
+                    (
+                        row["tenant"],
+                        row["server"],
+                        row["timezone"],
+                        row["labels"],
+                        row["last_run_at"],
+                        ", ".join(row["failing_jobs"]),
+                    )
+                    for row in rows
+                ),
+            )
+    return code
+
+
+def _tenant_document(tenant: Tenant, known: Sequence[Statistics]) -> documents.Document:
+    return {
+        "tenant": tenant.name,
+        "server": tenant.server,
+        "database": tenant.database,
+        "labels": dict(tenant.labels),
+        "timezone": tenant.timezone,
+        "last_run_at": max((each.last_run_at for each in known), default=None),
+        "failing_jobs": sorted(each.job for each in known if each.consecutive_failures),
+    }

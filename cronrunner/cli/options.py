@@ -1,0 +1,105 @@
+"""Options that several commands share, and the values that they read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Instant(click.ParamType[datetime]):
+    """An ISO 8601 time; without an offset it is UTC."""
+
+    name = "time"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click declares it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> datetime:
+        """Read the time, or fail with what was expected."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"expected a time such as 2026-03-01T02:00:00Z, got {value!r}", param, ctx)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class Label(click.ParamType[tuple[str, str]]):
+    """``key=value``."""
+
+    name = "key=value"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click declares it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, str]:
+        """Read the label, or fail with what was expected."""
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            self.fail(f"expected key=value, got {value!r}", param, ctx)
+        return key, text
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """``i/n``: shard i of n, counted from 0."""
+
+    name = "i/n"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click declares it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int]:
+        """Read the shard, or fail with what was expected."""
+        if isinstance(value, tuple):
+            return value
+        index, _, count = value.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            self.fail(f"expected i/n with i from 0 to n-1, such as 0/4, got {value!r}", param, ctx)
+        return int(index), int(count)
+
+
+config_option = click.option(
+    "--config",
+    metavar="FILE",
+    help="The configuration. Default: $CRONRUNNER_CONFIG, or tenants.yaml in this folder.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else."
+)
+
+
+def selection_options(command: F) -> F:
+    """Add what chooses tenants."""
+    for option in reversed(
+        (
+            click.option(
+                "--tenant", "tenants", multiple=True, metavar="NAME", help="Only this. Globs."
+            ),
+            click.option(
+                "--exclude-tenant", "excluded", multiple=True, metavar="NAME", help="Not this."
+            ),
+            click.option(
+                "--label", "labels", multiple=True, type=Label(), help="Only those labelled so."
+            ),
+            click.option(
+                "--server", "servers", multiple=True, metavar="NAME", help="Only on this server."
+            ),
+            click.option("--shard", type=Shard(), help="Only a part: shard i of n, from 0."),
+        )
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,149 @@
+"""``cronrunner history`` and ``cronrunner show``: what the ledger remembers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cronrunner.app import App
+from cronrunner.cli import documents, rendering
+from cronrunner.cli.opening import open_app
+from cronrunner.errors import ConfigError, Problem
+from cronrunner.ledger import ExecutionFilter
+from cronrunner.model import WELL, ExitCode, Outcome
+
+Row = Mapping[str, Any]
+
+_NAMED = 10
+_COLUMNS = ("started", "run", "job", "tenant", "outcome", "seconds", "result")
+
+
+def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_json: bool) -> int:
+    """Print executions, or runs."""
+    with open_app(config, checked=False) as app:
+        if runs:
+            _print_runs(app, wanted.limit or 1, as_json=as_json)
+        elif as_json:
+            rows = app.queries.executions(wanted)
+            documents.write([documents.execution(row, with_run=True) for row in rows])
+        else:
+            rendering.print_table(_COLUMNS, map(_cells, app.queries.executions(wanted)))
+    return ExitCode.OK
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    result = row["error"] or row["reason"] or row["counters"]
+    tenant = row["tenant"] or "(fleet)"
+    outcome = Outcome(row["outcome"])
+    seconds = row["duration_seconds"]
+    return (row["started_at"], row["run"], row["job"], tenant, outcome, seconds, result)
+
+
+def _print_runs(app: App, limit: int, *, as_json: bool) -> None:
+    rows = app.queries.runs(limit)
+    if as_json:
+        names = ("run", "command", "scheduled_at", "started_at", "exit_code")
+        more = ("duration_seconds", "outcomes", "duplicates")
+        documents.write([{name: row[name] for name in (*names, *more)} for row in rows])
+        return
+    rendering.print_table(
+        ("started", "run", "exit", "seconds", "outcomes", "command"),
+        (
+            (
+                row["started_at"],
+                row["run"],
+                _exit(row),
+                row["duration_seconds"],
+                row["outcomes"],
+                row["command"],
+            )
+            for row in rows
+        ),
+    )
+
+
+def _exit(row: Row) -> object:
+    if row["exit_code"] is not None:
+        return str(row["exit_code"])
+    return "running" if row["finished_at"] is None else "died"
+
+
+def show_run(  # noqa: PLR0913 - the command's options
+    *,
+    run: str,
+    job: str | None,
+    tenant: str | None,
+    everything: bool,
+    config: str | None,
+    as_json: bool,
+) -> int:
+    """Print one run."""
+    with open_app(config, checked=False) as app:
+        found = app.queries.find_run(run)
+        if found is None:
+            text = f"no run {run!r}; `cronrunner history --runs` lists them, `last` is the newest"
+            raise ConfigError([Problem(text=text)])
+        wanted = ExecutionFilter(run=found["run"], job=job, tenant=tenant)
+        rows = list(app.queries.executions(wanted))
+        if as_json:
+            documents.write(_document(found, rows))
+        else:
+            _print_run(app, found, rows, everything=everything or tenant is not None)
+    return ExitCode.OK
+
+
+def _document(run: Row, rows: Sequence[Row]) -> documents.Document:
+    return documents.run_document(
+        run=run["run"],
+        scheduled_at=run["scheduled_at"],
+        exit_code=run["exit_code"],
+        duration_seconds=run["duration_seconds"],
+        tenants=len({row["tenant"] for row in rows if row["tenant"]}),
+        outcomes=dict(Counter(row["outcome"] for row in rows)),
+        duplicates=run["duplicates"] or 0,
+        errors=[],
+        causes=[
+            {"cause": cause, "count": times, "tenant_names": list(names)}
+            for cause, times, names in _causes(rows)
+        ],
+        executions=rows,
+    )
+
+
+def _causes(rows: Sequence[Row]) -> list[tuple[str, int, Sequence[str]]]:
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if row["cause"] is not None:
+            names[row["cause"]].append(row["tenant"])
+    commonest = sorted(names.items(), key=lambda each: -len(each[1]))
+    return [(cause, len(tenants), tenants[:_NAMED]) for cause, tenants in commonest]
+
+
+def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> None:
+    out = rendering.console()
+    out.print(f"[bold]run {run['run']}[/]  slot {run['slot_key']}  exit {_exit(run)}")
+    out.print(f"{run['command']}  on {run['host']}, {run['duration_seconds']:.1f} s")
+    rendering.print_outcomes(out, Counter(Outcome(row["outcome"]) for row in rows))
+    if run["duplicates"]:
+        out.print(f"{run['duplicates']} were done already by an earlier run")
+    if run["finished_at"] is None:
+        flight = app.queries.in_flight(run["run"])
+        out.print(f"{len(flight)} claimed and not finished")
+    rendering.print_causes(out, _causes(rows))
+    shown = [row for row in rows if everything or Outcome(row["outcome"]) not in WELL]
+    if shown:
+        rendering.print_table(
+            ("job", "tenant", "server", "outcome", "seconds", "result"),
+            (
+                (
+                    row["job"],
+                    row["tenant"] or "(fleet)",
+                    row["server"],
+                    Outcome(row["outcome"]),
+                    row["duration_seconds"],
+                    row["error"] or row["reason"] or row["counters"],
+                )
+                for row in shown
+            ),
+        )

@@ -1,0 +1,127 @@
+"""What people read: tables and summaries, by rich."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cronrunner.model import WELL, Outcome, Report
+
+#: Columns of output that goes to no terminal: tables are then as wide as their contents.
+_WIDTH = 200
+
+_COLORS = {Outcome.SUCCEEDED: "green", Outcome.SKIPPED: "yellow"}
+
+
+def console() -> Console:
+    """Return the console of stdout; what is piped is not wrapped at 80 columns."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=_WIDTH)
+
+
+def complain(text: str) -> None:
+    """Say on stderr what is wrong."""
+    click.echo(f"cronrunner: {text}", err=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows under their headings; what is empty is shown as a dash."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column in {"tenants", "seconds", "attempts", "failures", "executions"}
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, Outcome):
+        return outcome(value)
+    if isinstance(value, Mapping):
+        return escape(" ".join(f"{key}={each}" for key, each in value.items())) or "-"
+    return escape(str(value)) if value not in {None, ""} else "-"
+
+
+def outcome(name: str) -> str:
+    """Colour an outcome: red for what did not go well."""
+    return f"[{_COLORS.get(Outcome(name), 'red')}]{name}[/]"
+
+
+def print_report(report: Report) -> None:
+    """Print the summary of a run: counts, failures by cause, slowest tenants, what to do next."""
+    out = console()
+    run = report.run
+    out.print(f"[bold]run {run.id}[/]" + (f"  slot {run.slot.key}" if run.scheduled_at else ""))
+    total = sum(report.outcomes.values())
+    rate = total / report.duration_seconds if report.duration_seconds else 0.0
+    out.print(
+        f"{count(report.tenants, 'tenant')}, {count(total, 'execution')}"
+        f" in {report.duration_seconds:.1f} s ({rate:.0f}/s)"
+    )
+    print_outcomes(out, report.outcomes)
+    if report.duplicates:
+        out.print(f"{report.duplicates} of this slot were done already: nothing was repeated")
+    if report.held:
+        out.print(f"{report.held} are held by another run that is alive")
+    causes = [(each.cause, each.count, each.tenant_names) for each in report.causes]
+    print_causes(out, causes)
+    if any(seconds for _, seconds in report.slowest):
+        slow = ", ".join(f"{escape(name)} {seconds:.2f} s" for name, seconds in report.slowest)
+        out.print(f"slowest: {slow}")
+    for text in report.errors:
+        out.print(f"[red]{escape(text)}[/]")
+    _print_next(out, report)
+
+
+def print_outcomes(out: Console, outcomes: Mapping[Any, int]) -> None:
+    """Print how many executions had which outcome."""
+    parts = [f"[bold]{outcomes[each]}[/] {outcome(each)}" for each in Outcome if outcomes.get(each)]
+    out.print("  ".join(parts) or "nothing was executed")
+
+
+def print_causes(out: Console, causes: Sequence[tuple[str, int, Sequence[str]]]) -> None:
+    """Print failures grouped by cause, the commonest first."""
+    if not causes:
+        return
+    executions = sum(times for _, times, _ in causes)
+    out.print()
+    out.print(f"[bold]{count(len(causes), 'cause')}, {count(executions, 'execution')}[/]")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", style="dim")
+    for cause, times, names in causes:
+        distinct = list(dict.fromkeys(name or "(fleet)" for name in names))
+        more = " ..." if times > len(names) else ""
+        table.add_row(str(times), escape(cause), escape(", ".join(distinct)) + more)
+    out.print(table)
+    out.print()
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> count(1, "cause"), count(412, "tenant")
+    ('1 cause', '412 tenants')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _print_next(out: Console, report: Report) -> None:
+    unwell = any(report.outcomes.get(each) for each in Outcome if each not in WELL)
+    more = f"more: cronrunner show {report.run.id}"
+    name = next((n for each in report.causes for n in each.tenant_names if n), None)
+    if unwell and name is not None:
+        more += f"; one of them again: cronrunner --tenant={escape(name)}"
+    out.print(more)

@@ -1,0 +1,175 @@
+"""``cronrunner run``: signals, progress, the run itself, and what is printed at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import datetime
+from types import FrameType
+from typing import Any, Self
+
+from cronrunner import logs
+from cronrunner.app import App, RunOptions
+from cronrunner.cli import documents, rendering
+from cronrunner.cli.opening import open_app
+from cronrunner.cli.progress import Progress
+from cronrunner.errors import ConfigError, LedgerError
+from cronrunner.events import Event, ExecutionFinished, ExecutionStarted, Listener
+from cronrunner.ledger import ExecutionFilter
+from cronrunner.model import ExitCode, Report
+from cronrunner.planning import Selection
+from cronrunner.runner import Runner
+
+
+def run_now(  # noqa: PLR0913 - the command's options
+    *,
+    jobs: tuple[str, ...],
+    tenants: tuple[str, ...],
+    excluded: tuple[str, ...],
+    labels: tuple[tuple[str, str], ...],
+    servers: tuple[str, ...],
+    shard: tuple[int, int] | None,
+    scheduled_at: datetime | None,
+    again: bool,
+    accept_shrink: bool,
+    concurrency: int | None,
+    metrics_port: int | None,
+    config: str | None,
+    as_json: bool,
+) -> int:
+    """Run, print the summary or the document, and return the exit code."""
+    selection = Selection(
+        jobs=jobs,
+        tenants=tenants,
+        exclude_tenants=excluded,
+        labels=dict(labels),
+        servers=servers,
+        shard=shard,
+    )
+    options = RunOptions(
+        command=_command(),
+        scheduled_at=scheduled_at,
+        concurrency=concurrency,
+        again=again,
+        accept_shrink=accept_shrink,
+        metrics_port=metrics_port,
+    )
+    with open_app(config, checked=False) as app:
+        try:
+            report = _run(app, selection, options)
+        except ConfigError as error:
+            texts = [str(problem) for problem in error.problems]
+            return _refused(options, texts, ExitCode.USAGE, as_json=as_json)
+        except LedgerError as error:
+            return _refused(options, [str(error)], ExitCode.RUNNER, as_json=as_json)
+        if as_json:
+            documents.write(_document(app, report))
+        else:
+            rendering.print_report(report)
+    return report.exit_code
+
+
+def _command() -> str:
+    """Return the command line as it was typed; it holds no secrets, since no option takes one."""
+    return " ".join(["cronrunner", *sys.argv[1:]])
+
+
+def _run(app: App, selection: Selection, options: RunOptions) -> Report:
+    """Run with a progress bar on a terminal, and with a log line per execution elsewhere.
+
+    On a terminal a run over few tenants logs them; over the fleet the bar takes their place.
+    """
+    terminal = sys.stderr.isatty()
+    progress = Progress() if terminal else None
+    log: Listener = logs.LogListener()
+    if terminal and not selection.tenants:
+        log = _WithoutExecutions(log)
+    listeners = [log] if progress is None else [log, progress]
+    with progress or nullcontext(), _Drain() as drain:
+        return app.run(selection, options, listeners=listeners, on_runner=drain.watch)
+
+
+class _WithoutExecutions:
+    """A log in which single executions are left out."""
+
+    def __init__(self, log: Listener) -> None:
+        self._log = log
+
+    def on(self, event: Event) -> None:
+        """Pass on what is not about one execution."""
+        if not isinstance(event, ExecutionStarted | ExecutionFinished):
+            self._log.on(event)
+
+
+class _Drain:
+    """Signals while a run lasts: the first drains it, the second ends the process at once."""
+
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self._drain: Callable[[str], None] | None = None
+        self._count = 0
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {each: signal.signal(each, self._on) for each in self._SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def watch(self, runner: Runner) -> None:
+        """Drain this runner."""
+        self._drain = runner.drain
+
+    def _on(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._count += 1
+        if self._count > 1 or self._drain is None:
+            # Nothing is awaited any more, not even the ledger: the next run finds what was left.
+            os._exit(ExitCode.DRAINED)
+        self._drain(signal.Signals(number).name)
+
+
+def _document(app: App, report: Report) -> documents.Document:
+    return documents.run_document(
+        run=report.run.id,
+        scheduled_at=report.run.scheduled_at,
+        exit_code=report.exit_code,
+        duration_seconds=report.duration_seconds,
+        tenants=report.tenants,
+        outcomes={str(name): count for name, count in report.outcomes.items() if count},
+        duplicates=report.duplicates,
+        errors=report.errors,
+        causes=[
+            {"cause": each.cause, "count": each.count, "tenant_names": list(each.tenant_names)}
+            for each in report.causes
+        ],
+        executions=app.queries.executions(ExecutionFilter(run=report.run.id)),
+    )
+
+
+def _refused(options: RunOptions, texts: list[str], code: int, *, as_json: bool) -> int:
+    """Say why nothing was run; the document is printed at this exit code as well."""
+    for text in texts:
+        rendering.complain(text)
+    if as_json:
+        documents.write(
+            documents.run_document(
+                run=None,
+                scheduled_at=options.scheduled_at,
+                exit_code=code,
+                duration_seconds=0.0,
+                tenants=0,
+                outcomes={},
+                duplicates=0,
+                errors=texts,
+                causes=[],
+                executions=[],
+            )
+        )
+    return code

@@ -1,0 +1,142 @@
+"""What a job is given.
+
+A context lives for one attempt. Its connection is the visit's only one; it belongs to
+``ctx.connection`` (and ``ctx.session()``) or to ``ctx.engine``, not to both at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, CursorResult, Engine, bindparam, text
+
+from cronrunner.databases.columns import UtcDateTime
+from cronrunner.errors import ConnectionBusyError, NoTenantError
+from cronrunner.model import EMPTY, Job, Request, Result, Tenant, Transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+    from structlog.typing import FilteringBoundLogger
+
+
+class JobContext:
+    """One attempt of one job on one tenant, as the job sees it."""
+
+    def __init__(  # noqa: PLR0913 - everything an author may ask for
+        self,
+        *,
+        job: Job,
+        request: Request,
+        tenant: Tenant,
+        engine: Engine | None,
+        log: FilteringBoundLogger,
+        clock: Callable[[], datetime],
+        deadline: datetime,
+        options: Mapping[str, Any] = EMPTY,
+        prepared: Any = None,  # noqa: ANN401 - what the job's prepare returned
+        results: Callable[[], Iterable[Result]] | None = None,
+    ) -> None:
+        #: The tenant; for fleet-scope work its name is the empty string.
+        self.tenant = tenant
+        #: A structlog logger; run, job, tenant, slot, attempt and server are bound.
+        self.log = log
+        #: The instant for which the work was scheduled; decisions and stamps use it.
+        self.slot = request.slot
+        #: 1 for the first try.
+        self.attempt = request.attempt
+        #: Option values by name, overrides applied.
+        self.options = options
+        #: What the job's ``prepare`` returned; ``None`` without one.
+        self.prepared = prepared
+        self._job = job
+        self._request = request
+        self._engine = engine
+        self._clock = clock
+        self._deadline = deadline
+        self._results = results
+        self._connection: Connection | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The time, in UTC. Decisions use ``slot``: a repeated slot then repeats them."""
+        return self._clock()
+
+    @property
+    def idempotency_key(self) -> str:
+        """A text that is the same whenever this work is done again for this slot."""
+        key = self._request.key
+        return f"{key.job}/{key.tenant}/{key.slot_key}"
+
+    def remaining(self) -> timedelta:
+        """Return how much of the job's timeout is left; never negative."""
+        return max(self._deadline - self._clock(), timedelta())
+
+    @property
+    def connection(self) -> Connection:
+        """A connection to the tenant's database, in a transaction unless the job has none.
+
+        Committed when the job returns and rolled back on any exception. Raises
+        ``NoTenantError`` in fleet-scope work.
+        """
+        if self._connection is None:
+            engine = self._tenant_engine()
+            if engine.pool.checkedout():  # type: ignore[attr-defined] # a QueuePool of one
+                raise ConnectionBusyError
+            self._connection = engine.connect()
+            if self._job.transaction is not Transaction.NONE:
+                self._connection.begin()
+        return self._connection
+
+    @property
+    def engine(self) -> Engine:
+        """The tenant's engine, for code that wants one: a pool of one connection.
+
+        What is done on it is committed by whoever does it. Raises ``ConnectionBusyError``
+        while ``connection`` is in use.
+        """
+        if self._connection is not None:
+            raise ConnectionBusyError
+        return self._tenant_engine()
+
+    def session(self) -> Session:
+        """Open an ORM session on ``connection``; the runner still ends the transaction."""
+        from sqlalchemy.orm import Session  # noqa: PLC0415 - only jobs that use the ORM pay
+
+        return Session(bind=self.connection)
+
+    def execute(self, statement: str, **parameters: object) -> CursorResult[Any]:
+        """Execute SQL text on ``connection``, with ``:now``, ``:slot``, ``:tenant`` and options."""
+        clause = text(statement)
+        known = {"tenant": self.tenant.name, **self.options, **parameters}
+        wanted = {name: known[name] for name in clause.compile().params if name in known}
+        times = {"now": self.now, "slot": self.slot}
+        for name in times.keys() & clause.compile().params.keys() - wanted.keys():
+            clause = clause.bindparams(bindparam(name, times[name], type_=UtcDateTime()))
+        return self.connection.execute(clause, wanted)
+
+    def results(self) -> Iterable[Result]:
+        """Stream the outcomes of this job's slot, in ``summarize`` only."""
+        if self._results is None:
+            msg = "ctx.results() is for summarize; a job sees its own tenant only"
+            raise NoTenantError(msg)
+        return self._results()
+
+    def _tenant_engine(self) -> Engine:
+        if self._engine is None:
+            raise NoTenantError
+        return self._engine
+
+    def finish(self, *, commit: bool) -> None:
+        """Commit or roll back, and give the connection back. Called by the runner."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if commit:
+                connection.commit()
+            else:
+                connection.rollback()
+        finally:
+            connection.close()

@@ -1,0 +1,78 @@
+"""The kinds of databases that tenants and the ledger can live on."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, StatementError
+
+from cronrunner.databases.base import DatabaseKind, Endpoint, ErrorFacts, ServerParts
+
+__all__ = [
+    "KINDS",
+    "DatabaseKind",
+    "Endpoint",
+    "ErrorFacts",
+    "ServerParts",
+    "describe",
+    "facts",
+    "kind_of",
+]
+
+#: URL scheme (without the driver) -> kind; imported when first used.
+KINDS: Final = {
+    "mysql": ("cronrunner.databases.mysql", "MySQL"),
+    "mariadb": ("cronrunner.databases.mysql", "MySQL"),
+    "sqlite": ("cronrunner.databases.sqlite", "SQLite"),
+}
+
+_LITERAL: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+#: SQL text shown with an error; the whole statement is in the job's source.
+_SQL_LIMIT: Final = 300
+
+
+def kind_of(scheme: str) -> DatabaseKind:
+    """Return the kind for the scheme of a URL. Raises ``KeyError`` for an unknown one."""
+    module, name = KINDS[scheme.partition("+")[0]]
+    found: DatabaseKind = getattr(import_module(module), name)()
+    return found
+
+
+def facts(error: BaseException) -> ErrorFacts:
+    """Say what any exception means, its text free of row values.
+
+    An error that SQLAlchemy wrapped is judged by the driver's error inside. Its statement is
+    added with literals masked; bound parameters are never shown.
+    """
+    inner = error.orig if isinstance(error, DBAPIError) else error
+    found = _driver_facts(inner) if isinstance(inner, Exception) else None
+    if found is None:
+        return ErrorFacts(code=None, text=_plain(error))
+    return found
+
+
+def describe(error: BaseException) -> str:
+    """Write an exception in one line, without row values, with its statement if it has one."""
+    text = facts(error).text
+    statement = error.statement if isinstance(error, StatementError) else None
+    if not statement:
+        return text
+    masked = " ".join(_LITERAL.sub("'?'", statement).split())
+    return f"{text} [SQL: {masked[:_SQL_LIMIT]}]"
+
+
+def _driver_facts(error: Exception) -> ErrorFacts | None:
+    """Ask the kind whose driver raised ``error``; a driver not imported raised nothing."""
+    driver = type(error).__module__.partition(".")[0]
+    scheme = {"pymysql": "mysql", "sqlite3": "sqlite"}.get(driver)
+    return kind_of(scheme).facts(error) if scheme else None
+
+
+def _plain(error: BaseException) -> str:
+    if isinstance(error, StatementError):
+        # Its own text repeats the statement and, unless hidden, the parameters.
+        return f"{type(error).__name__}: {' '.join(str(error.args[0]).split())}"
+    message = str(error)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

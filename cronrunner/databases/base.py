@@ -1,0 +1,135 @@
+"""What a kind of database must do for cronrunner. One file per kind, one conformance suite.
+
+A kind lists and names tenant databases, opens sessions that are bounded in time, makes a used
+session as good as new, and says what a driver's error means. It holds no state: what is worth
+keeping for a server is in ``ServerParts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import URL, Connection, Dialect
+from sqlalchemy.util import LRUCache
+
+#: Statements kept compiled for each server; SQLAlchemy's own default for an engine.
+_COMPILED_STATEMENTS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A server as it is configured, secrets revealed. Never logged, never pickled."""
+
+    name: str
+    url: URL = field(repr=False)
+    tls: str = "auto"
+    tls_ca: Path | None = None
+    connect_timeout_seconds: float = 10.0
+    folder: Path = Path()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerParts:
+    """What all engines of one server share: made once, read by all threads."""
+
+    endpoint: Endpoint
+    kind: DatabaseKind
+    #: Initialised; each tenant gets a copy that counts as the same one for caching.
+    dialect: Dialect
+    #: Driver arguments: credentials, TLS, timeouts; without the database.
+    arguments: Mapping[str, Any] = field(repr=False)
+    #: Whether sessions are encrypted; ``None`` where there is nothing to encrypt.
+    tls: bool | None
+    #: How many connections the server allows this user; ``None`` when it sets no limit.
+    limit: int | None
+    compiled: LRUCache[Any, Any] = field(
+        default_factory=lambda: LRUCache(_COMPILED_STATEMENTS), repr=False
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorFacts:
+    """What an exception means."""
+
+    #: The driver's code; ``None`` for an error that no driver raised.
+    code: str | None
+    #: Type and message in one line, without row values.
+    text: str
+    #: Worth repeating: a deadlock, a lock wait, a lost connection, a full server.
+    transient: bool = False
+    #: The database does not exist.
+    gone: bool = False
+    #: The connection cannot be used any more.
+    lost: bool = False
+
+
+class DatabaseKind(Protocol):
+    """A kind of database."""
+
+    name: str
+
+    def prepare(self, endpoint: Endpoint) -> ServerParts:
+        """Ask the server once what all its sessions need to know. Raises driver errors."""
+
+    def connect(self, parts: ServerParts, database: str, *, bounded_reads: bool = False) -> Any:  # noqa: ANN401 - a DBAPI connection of the kind's driver
+        """Open a session, within the connect timeout for the handshake as well.
+
+        ``bounded_reads`` keeps that timeout on every later read, for control connections.
+        """
+
+    def reset(self, session: Any) -> bool:  # noqa: ANN401 - a DBAPI connection
+        """Make a used session as good as new; false when it must be replaced by a new one."""
+
+    def list_databases(self, connection: Connection) -> list[str]:
+        """List the databases of the server that can be tenants, sorted, system ones left out."""
+
+    def refuse(self, database: str) -> str | None:
+        """Say why ``database`` cannot be a tenant, or ``None``."""
+
+    def facts(self, error: Exception) -> ErrorFacts | None:
+        """Say what an error of this kind's driver means; ``None`` for any other error."""
+
+
+def refuse_unprintable(name: str) -> str | None:
+    """Refuse what could not be shown, logged or typed: such a name is a mistake or an attack."""
+    if not name:
+        return "is empty"
+    if not name.isprintable():
+        return f"{name!r} holds characters that cannot be printed"
+    if name != name.strip():
+        return f"{name!r} begins or ends with a blank"
+    return None
+
+
+def tenant_dialect(dialect: Dialect, default_schema: str | None) -> Dialect:
+    """Copy an initialised dialect for one tenant, cheaply (some microseconds).
+
+    Reflection asks the dialect for the default schema, which differs from tenant to tenant,
+    while compiled statements are cached under the dialect: copies of one dialect therefore
+    compare equal, and a statement is compiled once for a server and not once for a tenant.
+    """
+    copy = object.__new__(type(dialect))
+    copy.__dict__.update(dialect.__dict__)
+    copy.default_schema_name = default_schema
+    return copy
+
+
+def shared_dialect_class(base: type[Dialect]) -> type[Dialect]:
+    """Derive a dialect class whose copies by ``tenant_dialect`` are equal to each other."""
+
+    def family(dialect: Any) -> int:  # noqa: ANN401 - an instance of the class made here
+        return id(dialect.identifier_preparer)
+
+    def equal(one: object, other: object) -> bool:
+        return type(one) is type(other) and family(one) == family(other)
+
+    members: dict[str, Any] = {
+        "supports_statement_cache": True,
+        "__hash__": family,
+        "__eq__": equal,
+        "__module__": __name__,
+    }
+    return type(f"Shared{base.__name__}", (base,), members)

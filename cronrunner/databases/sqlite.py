@@ -1,0 +1,99 @@
+"""SQLite: a tenant is a file."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, NullPool
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+
+from cronrunner.databases.base import (
+    Endpoint,
+    ErrorFacts,
+    ServerParts,
+    refuse_unprintable,
+    shared_dialect_class,
+)
+
+#: Seconds to wait for another writer. Short, since nothing can interrupt this wait.
+BUSY_TIMEOUT_SECONDS: Final = 2.0
+
+
+class BeginningDialect(SQLiteDialect_pysqlite):
+    """Emits BEGIN where SQLAlchemy begins, since the driver's own transactions are off."""
+
+    supports_statement_cache = True
+
+    def do_begin(self, dbapi_connection: Any) -> None:  # noqa: ANN401 - sqlite3.Connection
+        """Begin a transaction that takes its lock at the first write."""
+        dbapi_connection.execute("BEGIN")
+
+
+class SQLite:
+    """The SQLite kind: one file is one tenant, a folder is a server."""
+
+    name = "sqlite"
+
+    def prepare(self, endpoint: Endpoint) -> ServerParts:
+        """Initialise the dialect on a database in memory."""
+        dialect = shared_dialect_class(BeginningDialect)(dbapi=sqlite3)  # type: ignore[call-arg]
+        session: Any = sqlite3.connect(":memory:")
+        engine = Engine(NullPool(lambda: session, dialect=dialect), dialect, endpoint.url)
+        with engine.connect() as connection:
+            dialect.initialize(connection)
+        return ServerParts(
+            endpoint=endpoint, kind=self, dialect=dialect, arguments={}, tls=None, limit=None
+        )
+
+    def connect(self, parts: ServerParts, database: str, *, bounded_reads: bool = False) -> Any:  # noqa: ANN401 - sqlite3.Connection
+        """Open an existing file; a missing one is an error and is never created.
+
+        The driver's own transactions are off: it would commit before a SAVEPOINT.
+        """
+        del bounded_reads
+        path = parts.endpoint.folder / database
+        session = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            # The file is first read here: one which is no database is found out at connect.
+            session.execute("PRAGMA schema_version")
+            on_connect = parts.dialect.on_connect()
+            if on_connect is not None:
+                on_connect(session)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def reset(self, session: Any) -> bool:  # noqa: ANN401 - sqlite3.Connection
+        """Ask for a new session: opening a file is cheaper than undoing its pragmas."""
+        del session
+        return False
+
+    def list_databases(self, connection: Connection) -> list[str]:
+        """List nothing: a file does not know its neighbours; sources list folders."""
+        del connection
+        return []
+
+    def refuse(self, database: str) -> str | None:
+        """Refuse names that cannot be shown."""
+        return refuse_unprintable(Path(database).name)
+
+    def facts(self, error: Exception) -> ErrorFacts | None:
+        """Classify an error of sqlite3 by its name. Its messages hold no row values."""
+        if not isinstance(error, sqlite3.Error):
+            return None
+        code = getattr(error, "sqlite_errorname", type(error).__name__)
+        return ErrorFacts(
+            code=code,
+            text=f"{type(error).__name__} {code}: {' '.join(str(error).split())}",
+            transient=code in {"SQLITE_BUSY", "SQLITE_LOCKED"},
+            gone=code == "SQLITE_CANTOPEN",
+        )

@@ -1,0 +1,234 @@
+"""Discovery: sources to tenants, or to the reason why there are none.
+
+A source that fails or finds nothing is a failure and never zero tenants. One that lost more
+tenants than it may is used, and reported until somebody accepts the loss.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, text
+
+from cronrunner.config import Discover, ServerSettings, Settings
+from cronrunner.databases import DatabaseKind, describe, facts, kind_of
+from cronrunner.errors import ConfigError, DiscoveryError, Problem
+from cronrunner.model import Shrink, Source, Tenant
+
+#: Gives a short-lived connection of the runner's own on a server.
+Control = Callable[[str], AbstractContextManager[Connection]]
+
+#: Servers that are asked at the same time; each is bounded by its connect timeout.
+_AT_ONCE: Final = 16
+#: The width of a tenant's name in the ledger.
+_NAME_LIMIT: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """One way or another, a tenant: before names are checked and settings applied."""
+
+    name: str
+    database: str
+    labels: Mapping[str, str]
+    timezone: str | None
+
+
+def discover(settings: Settings, servers: Iterable[str], control: Control) -> list[Source]:
+    """Ask the named servers for their tenants, several at a time, in the order given.
+
+    Raises ``ConfigError`` if one tenant name is found on two servers.
+    """
+    names = list(servers)
+    with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="discovery") as pool:
+        sources = list(pool.map(lambda name: discover_server(settings, name, control), names))
+    _refuse_twins(settings, sources)
+    return sources
+
+
+def discover_server(settings: Settings, name: str, control: Control) -> Source:
+    """Ask one server for its tenants; whatever goes wrong is in the answer."""
+    server = settings.servers[name]
+    kind = kind_of(server.url.reveal().partition(":")[0])
+    try:
+        found = _find(settings, name, server.discover, control)
+    except DiscoveryError as error:
+        return Source(server=name, failure=error.reason, error=str(error))
+    except Exception as error:  # noqa: BLE001 - whatever a server or a driver may do
+        return Source(server=name, failure=_reason(error), error=describe(error))
+    tenants, refused = _checked(found, kind)
+    if not tenants:
+        why = "no tenants were found; is the glob right, and are the grants still there?"
+        return Source(server=name, failure="empty", error=why, refused=refused)
+    named = tuple(_tenant(settings, name, each) for each in tenants)
+    return Source(server=name, tenants=named, refused=refused)
+
+
+def _reason(error: Exception) -> str:
+    what = facts(error)
+    return "unreachable" if what.lost else "error"
+
+
+def _find(settings: Settings, name: str, how: Discover, control: Control) -> Sequence[Found]:
+    if how.list is not None:
+        return [
+            Found(
+                name=each.name,
+                database=each.database or each.name,
+                labels=each.labels,
+                timezone=each.timezone,
+            )
+            for each in how.list
+        ]
+    if how.directory is not None:
+        return list(_files(settings.folder / how.directory, how))
+    with control(name) as connection:
+        if how.query is not None:
+            return list(_rows(connection, how.query))
+        kind = kind_of(connection.dialect.name)
+        own = settings.ledger.database if settings.ledger.server == name else None
+        return [
+            Found(name=each, database=each, labels={}, timezone=None)
+            for each in kind.list_databases(connection)
+            if each != own and _wanted(each, how.databases or (), how.exclude or ())
+        ]
+
+
+def _wanted(name: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
+    if any(fnmatchcase(name, glob) for glob in exclude):
+        return False
+    return any(fnmatchcase(name, glob) for glob in include)
+
+
+def _files(folder: Path, how: Discover) -> Iterator[Found]:
+    if not folder.is_dir():
+        msg = f"expected a folder of tenants at {how.directory}, found none"
+        raise DiscoveryError(msg, reason="unreachable")
+    for path in sorted(folder.iterdir()):
+        if _wanted(path.name, (how.pattern,), how.exclude or ()):
+            yield Found(name=path.stem, database=str(path), labels={}, timezone=None)
+
+
+def _rows(connection: Connection, query: str) -> Iterator[Found]:
+    """Read a registry query: columns name and database; labels and timezone if there are any."""
+    result = connection.execute(text(query))
+    columns = set(result.keys())
+    if missing := {"name", "database"} - columns:
+        msg = f"expected the query to give name and database, {' and '.join(missing)} is missing"
+        raise DiscoveryError(msg, reason="query")
+    for row in result.mappings():
+        yield Found(
+            name=_text(row["name"]),
+            database=_text(row["database"]),
+            labels=_labels(row.get("labels")),
+            timezone=_zone(row.get("timezone")),
+        )
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - a driver's value
+    if not isinstance(value, str):
+        msg = f"expected the query to give text for name and database, got {value!r}"
+        raise DiscoveryError(msg, reason="query")
+    return value
+
+
+def _labels(value: Any) -> Mapping[str, str]:  # noqa: ANN401 - a driver's value
+    """Read labels: a JSON object as text, or ``key=value,key=value``."""
+    if not value:
+        return {}
+    written = str(value)
+    try:
+        if written.lstrip().startswith("{"):
+            return {str(key): str(each) for key, each in json.loads(written).items()}
+        pairs = (part.split("=", 1) for part in written.split(","))
+        return {key.strip(): each.strip() for key, each in pairs}
+    except ValueError as error:
+        msg = f"expected labels as a JSON object or key=value,key=value, got {written!r}"
+        raise DiscoveryError(msg, reason="query") from error
+
+
+def _zone(value: Any) -> str | None:  # noqa: ANN401 - a driver's value
+    if not value:
+        return None
+    try:
+        return ZoneInfo(str(value)).key
+    except (KeyError, ValueError, OSError) as error:
+        msg = f"expected a time zone such as Europe/Berlin, got {value!r}"
+        raise DiscoveryError(msg, reason="query") from error
+
+
+def _checked(found: Sequence[Found], kind: DatabaseKind) -> tuple[list[Found], tuple[str, ...]]:
+    """Part what can be a tenant from what is refused, with the reasons."""
+    usable: dict[str, Found] = {}
+    refused: list[str] = []
+    for each in found:
+        reason = kind.refuse(each.database) or _refuse_name(each.name)
+        if reason is None and each.name in usable:
+            reason = f"{each.name!r} is found twice"
+        if reason is None:
+            usable[each.name] = each
+        else:
+            refused.append(reason)
+    return list(usable.values()), tuple(refused)
+
+
+def _refuse_name(name: str) -> str | None:
+    if not name.strip() or name != name.strip() or not name.isprintable():
+        return f"{name!r} is no name for a tenant: blank, or not printable"
+    return f"{name!r} is longer than {_NAME_LIMIT}" if len(name) > _NAME_LIMIT else None
+
+
+def _tenant(settings: Settings, server: str, found: Found) -> Tenant:
+    at_server: ServerSettings = settings.servers[server]
+    name = at_server.discover.prefix + found.name
+    own = settings.tenant(name)
+    return Tenant(
+        name=name,
+        server=server,
+        database=found.database,
+        labels={**at_server.labels, **found.labels, **own.labels},
+        timezone=own.timezone or found.timezone or at_server.timezone or "UTC",
+    )
+
+
+def _refuse_twins(settings: Settings, sources: Sequence[Source]) -> None:
+    servers: dict[str, list[str]] = defaultdict(list)
+    for source in sources:
+        for tenant in source.tenants:
+            servers[tenant.name].append(source.server)
+    problems = [
+        Problem(
+            text=f"tenant {name!r} is on the servers {' and '.join(on)}; give one of them a"
+            " discover prefix, or exclude it there",
+            file=str(settings.path),
+            line=settings.line_of("servers", on[-1], "discover"),
+        )
+        for name, on in servers.items()
+        if len(on) > 1
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def find_shrink(
+    source: Source, accepted: frozenset[str], *, percent: float, tenants: int
+) -> Shrink | None:
+    """Say whether a source lost more than ``percent`` and at least ``tenants`` tenants."""
+    missing = sorted(accepted - {tenant.name for tenant in source.tenants})
+    if len(missing) < tenants or len(missing) * 100 <= percent * len(accepted):
+        return None
+    return Shrink(
+        server=source.server,
+        accepted=len(accepted),
+        found=len(source.tenants),
+        missing=tuple(missing),
+    )

@@ -1,0 +1,138 @@
+"""Engines: one for each tenant, made over what its server's engines share, gone after its visit.
+
+A visit has one session with the server, handed to jobs by an ordinary SQLAlchemy engine whose
+pool holds that one connection. Between two jobs of a visit the session is made as good as new,
+or replaced by a new one if that cannot be done, so that no state of one job reaches another.
+Whatever a job has kept is closed with the visit: nothing of a tenant outlives its turn.
+
+The number of sessions is limited by who may visit (the executor holds a permit of the server
+for each visit), not here. Each server is asked once what its sessions share; who asks first
+does it and the others wait, and a server that failed is not asked again for this run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, NullPool, QueuePool
+
+from cronrunner.databases import Endpoint, ServerParts, kind_of
+from cronrunner.databases.base import tenant_dialect
+from cronrunner.model import Tenant
+
+#: Seconds until a second checkout of a visit's one connection is an error. A job's own
+#: threads may take turns on it; who waits for himself should not wait long.
+_CHECKOUT_SECONDS: Final = 2.0
+
+
+class Engines:
+    """Makes engines; keeps what the engines of one server share."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+        self._locks = {name: threading.Lock() for name in endpoints}
+        self._parts: dict[str, ServerParts | Exception] = {}
+
+    def server(self, name: str) -> ServerParts:
+        """Return what the server's sessions share. Raises the driver's error, every time."""
+        with self._locks[name]:
+            if name not in self._parts:
+                self._parts[name] = self._prepare(self._endpoints[name])
+            found = self._parts[name]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _prepare(self, endpoint: Endpoint) -> ServerParts | Exception:
+        kind = kind_of(endpoint.url.drivername)
+        try:
+            return kind.prepare(endpoint)
+        except Exception as error:  # noqa: BLE001 - kept and raised for everybody who asks
+            return error
+
+    @contextlib.contextmanager
+    def control(self, name: str) -> Iterator[Connection]:
+        """Open a connection for the runner itself, on the server's own database if it has one.
+
+        Every read is bounded by the connect timeout.
+        """
+        parts = self.server(name)
+        database = parts.endpoint.url.database or ""
+        session = parts.kind.connect(parts, database, bounded_reads=True)
+        engine = Engine(
+            NullPool(lambda: session, dialect=parts.dialect), parts.dialect, parts.endpoint.url
+        )
+        with engine.connect() as connection:
+            yield connection
+
+    def visit(self, tenant: Tenant) -> TenantEngine:
+        """Return the tenant's engine, not yet connected."""
+        return TenantEngine(self.server(tenant.server), tenant)
+
+
+class TenantEngine:
+    """A tenant's engine for the length of a visit."""
+
+    def __init__(self, parts: ServerParts, tenant: Tenant) -> None:
+        self._parts = parts
+        self._database = tenant.database
+        self._ready: Any = None
+        self._sessions: list[Any] = []
+        dialect = tenant_dialect(parts.dialect, self._default_schema())
+        pool = QueuePool(
+            self._session,
+            pool_size=1,
+            max_overflow=0,
+            timeout=_CHECKOUT_SECONDS,
+            reset_on_return=None,
+            dialect=dialect,
+        )
+        #: An ordinary SQLAlchemy engine on the tenant's database.
+        self.engine = Engine(
+            pool,
+            dialect,
+            parts.endpoint.url.set(database=tenant.database),
+            hide_parameters=True,
+            execution_options={"compiled_cache": parts.compiled},
+        )
+
+    def _default_schema(self) -> str | None:
+        return "main" if self._parts.kind.name == "sqlite" else self._database
+
+    def connect(self) -> None:
+        """Open the visit's session now. Raises the driver's error."""
+        if not self._sessions:
+            self._ready = self._open()
+
+    def renew(self) -> None:
+        """Make the session as good as new for the next job."""
+        pool: Any = self.engine.pool
+        if pool.checkedout() or not self._sessions or not self._reset():
+            self._drop()
+
+    def close(self) -> None:
+        """End every session of the visit, also those that a job has kept."""
+        self._drop()
+
+    def _session(self) -> Any:  # noqa: ANN401 - a DBAPI connection
+        session, self._ready = self._ready, None
+        return session if session is not None else self._open()
+
+    def _open(self) -> Any:  # noqa: ANN401 - a DBAPI connection
+        session = self._parts.kind.connect(self._parts, self._database)
+        self._sessions.append(session)
+        return session
+
+    def _reset(self) -> bool:
+        return len(self._sessions) == 1 and self._parts.kind.reset(self._sessions[0])
+
+    def _drop(self) -> None:
+        self.engine.dispose()
+        sessions, self._sessions, self._ready = self._sessions, [], None
+        for session in sessions:
+            # A session that the pool has closed, or the server, cannot be closed again.
+            with contextlib.suppress(self._parts.dialect.loaded_dbapi.Error):
+                session.close()

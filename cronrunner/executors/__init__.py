@@ -1,0 +1,6 @@
+"""Ways to carry out visits. Threads are the one there is."""
+
+from cronrunner.executors.base import Executor
+from cronrunner.executors.threads import ThreadExecutor
+
+__all__ = ["Executor", "ThreadExecutor"]

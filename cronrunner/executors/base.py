@@ -1,0 +1,41 @@
+"""What the runner asks of whatever carries out visits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from cronrunner.model import Request, Result, VisitRequest
+
+#: Makes the attempts of a visit, one after another; never raises.
+Perform = Callable[[VisitRequest], Iterator[Result]]
+#: Takes a result as soon as there is one; called from the thread that made the attempt.
+OnResult = Callable[[Result], None]
+
+
+class Executor(Protocol):
+    """Carries out visits, several at a time, within the limits of their servers."""
+
+    #: Visits at the same time, over all servers.
+    concurrency: int
+
+    def submit(self, visits: Sequence[VisitRequest]) -> None:
+        """Take visits on; they begin in the order given, as their servers have room."""
+
+    def queued(self, server: str) -> int:
+        """Return how many visits of a server have not begun."""
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Return when more visits are wanted or none is left, or after the timeout."""
+
+    def drain(self) -> None:
+        """Begin nothing more, at once. Safe to call from a signal handler."""
+
+    def idle(self) -> bool:
+        """Tell whether nothing is running, and nothing will."""
+
+    def left(self) -> tuple[list[Request], list[Request]]:
+        """Return the requests that never began, and those that have begun and not ended."""
+
+    def close(self) -> None:
+        """Let the threads end; none is waited for."""

@@ -1,0 +1,76 @@
+"""Engines for the ledger's own database, bounded like those of tenants."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+
+from cronrunner.databases import Endpoint, kind_of
+
+#: The writer, and one for whoever reads. Reserved beside the visits' own connections.
+CONNECTIONS: Final = 2
+
+#: Seconds to wait for another process to finish its write to a SQLite ledger.
+_BUSY_TIMEOUT_SECONDS: Final = 30.0
+
+
+def open_engine(endpoint: Endpoint) -> Engine:
+    """Return an engine for the ledger; a SQLite file and its folder are created.
+
+    Raises the driver's errors when the server cannot be reached.
+    """
+    if endpoint.url.get_backend_name() == "sqlite":
+        return _sqlite_engine(endpoint)
+    kind = kind_of(endpoint.url.drivername)
+    parts = kind.prepare(endpoint)
+    database = endpoint.url.database or ""
+
+    def connect() -> Any:  # noqa: ANN401 - a DBAPI connection
+        return kind.connect(parts, database, bounded_reads=True)
+
+    parts.dialect.default_schema_name = database
+    pool = QueuePool(connect, pool_size=CONNECTIONS, max_overflow=0, dialect=parts.dialect)
+    options = {"isolation_level": "READ COMMITTED"}
+    return Engine(pool, parts.dialect, endpoint.url, hide_parameters=True).execution_options(
+        **options
+    )
+
+
+def _sqlite_engine(endpoint: Endpoint) -> Engine:
+    path = endpoint.folder / (endpoint.url.database or "")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        endpoint.url.set(database=str(path)),
+        hide_parameters=True,
+        connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "isolation_level": None},
+    )
+    event.listen(engine, "connect", _tune_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _tune_sqlite(session: sqlite3.Connection, record: object) -> None:
+    """Let readers and the writer work side by side.
+
+    With WAL, synchronous=NORMAL keeps every commit through the death of the process; after
+    a loss of power the newest commits may be missing, and nothing is torn.
+    """
+    del record
+    session.execute("PRAGMA journal_mode=WAL")
+    session.execute("PRAGMA synchronous=NORMAL")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at BEGIN: a transaction that reads first would fail at its write."""
+    writes = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def ledger_file(endpoint: Endpoint) -> Path | None:
+    """Return the path of a SQLite ledger, ``None`` for any other."""
+    if endpoint.url.get_backend_name() != "sqlite":
+        return None
+    return endpoint.folder / (endpoint.url.database or "")

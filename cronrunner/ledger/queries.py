@@ -1,0 +1,266 @@
+"""The ledger's read side: history, statistics, what metrics are made of. Never writes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Row, Select, func, select
+
+from cronrunner.ledger.tables import (
+    attempts,
+    claims,
+    counters,
+    durations,
+    executions,
+    prepared,
+    runs,
+    statistics,
+    tenants,
+)
+from cronrunner.model import (
+    DURATION_BUCKETS,
+    FLEET,
+    LedgerSnapshot,
+    Outcome,
+    Run,
+    RunSummary,
+    Slot,
+    Statistics,
+)
+
+#: Rows fetched at a time where a result may be as long as the fleet.
+_FETCH: Final = 2000
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFilter:
+    """Which executions of history are wanted; globs for names, empty means all."""
+
+    run: str | None = None
+    job: str | None = None
+    tenant: str | None = None
+    outcomes: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    limit: int | None = None
+
+
+class Queries:
+    """Questions to the ledger. Thread-safe: each takes a connection of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def runs(self, limit: int) -> list[Document]:
+        """Return the newest runs, newest first."""
+        query = select(runs).order_by(runs.c.started_at.desc(), runs.c.run.desc()).limit(limit)
+        with self._engine.connect() as connection:
+            return [_run_document(row) for row in connection.execute(query)]
+
+    def find_run(self, name: str) -> Document | None:
+        """Return a run by its id, by the beginning of it, or the newest one for ``last``."""
+        query = select(runs).order_by(runs.c.started_at.desc(), runs.c.run.desc()).limit(2)
+        if name != "last":
+            query = query.where(runs.c.run.startswith(name, autoescape=True))
+        with self._engine.connect() as connection:
+            found = connection.execute(query).all()
+        exact = [row for row in found if row.run == name]
+        if exact or name == "last" or len(found) == 1:
+            return _run_document((exact or found)[0]) if found else None
+        return None
+
+    def executions(self, wanted: ExecutionFilter) -> Iterator[Document]:
+        """Stream executions, newest first; those of one run in the order they were recorded."""
+        query = _filtered(wanted)
+        with self._engine.connect() as connection:
+            rows = connection.execution_options(yield_per=_FETCH).execute(query)
+            for row in rows:
+                yield _execution_document(row)
+
+    def attempts(self, run: str, job: str, tenant: str) -> list[Document]:
+        """Return the attempts of one execution, in order."""
+        mine = (attempts.c.run == run, attempts.c.job == job, attempts.c.tenant == tenant)
+        query = select(attempts).where(*mine).order_by(attempts.c.attempt)
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def in_flight(self, run: str) -> list[Document]:
+        """Return what a run holds and has not finished."""
+        open_claims = (claims.c.run == run, claims.c.state == "open")
+        query = select(claims).where(*open_claims).order_by(claims.c.claimed_at, claims.c.tenant)
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def outcomes_of_slot(self, job: str, slot_key: str) -> Mapping[str, tuple[str, str]]:
+        """Return tenant -> (claim state, outcome) of a job's slot."""
+        mine = (claims.c.job == job, claims.c.slot_key == slot_key)
+        query = select(claims.c.tenant, claims.c.state, claims.c.outcome).where(*mine)
+        with self._engine.connect() as connection:
+            return {row.tenant: (row.state, row.outcome) for row in connection.execute(query)}
+
+    def executions_of_slot(self, job: str, slot_key: str) -> Iterator[Document]:
+        """Stream the last execution of each tenant for a job's slot, by tenant."""
+        mine = (executions.c.job == job, executions.c.slot_key == slot_key)
+        newest = select(func.max(executions.c.id)).where(*mine).group_by(executions.c.tenant)
+        query = select(executions).where(executions.c.id.in_(newest)).order_by(executions.c.tenant)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=_FETCH).execute(query):
+                yield _execution_document(row)
+
+    def prepared(self, job: str, slot_key: str) -> str | None:
+        """Return what a ``prepare`` of this slot returned, as JSON."""
+        mine = (prepared.c.job == job, prepared.c.slot_key == slot_key)
+        with self._engine.connect() as connection:
+            found: str | None = connection.execute(
+                select(prepared.c.value).where(*mine)
+            ).scalar_one_or_none()
+        return found
+
+    def accepted_tenants(self) -> Mapping[str, frozenset[str]]:
+        """Return server -> tenant names of the last accepted discovery."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        with self._engine.connect() as connection:
+            for row in connection.execute(select(tenants.c.server, tenants.c.tenant)):
+                found[row.server].add(row.tenant)
+        return {server: frozenset(names) for server, names in found.items()}
+
+    def statistics(self) -> Mapping[tuple[str, str], Statistics]:
+        """Return what is remembered of every (job, tenant) pair."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(statistics)).all()
+        return {(row.job, row.tenant): _statistics(row) for row in rows}
+
+    def snapshot(self, clock: Callable[[], datetime]) -> LedgerSnapshot:
+        """Read all that metrics are made of."""
+        with self._engine.connect() as connection:
+            per_server = select(tenants.c.server, func.count()).group_by(tenants.c.server)
+            return LedgerSnapshot(
+                taken_at=clock(),
+                statistics=_known_statistics(connection),
+                job_totals=_job_totals(connection),
+                durations=_durations(connection),
+                last_completed=_last_fleet_run(connection, succeeded=False),
+                last_succeeded=_last_fleet_run(connection, succeeded=True),
+                tenants=dict(connection.execute(per_server).tuples().all()),
+                counters={
+                    (row.name, row.label): row.value for row in connection.execute(select(counters))
+                },
+            )
+
+
+def _filtered(wanted: ExecutionFilter) -> Select[Any]:
+    query = select(executions)
+    if wanted.run is not None:
+        query = query.where(executions.c.run == wanted.run).order_by(executions.c.id)
+    else:
+        query = query.order_by(executions.c.started_at.desc(), executions.c.id.desc())
+    if wanted.job is not None:
+        query = query.where(_matches(executions.c.job, wanted.job))
+    if wanted.tenant is not None:
+        query = query.where(_matches(executions.c.tenant, wanted.tenant))
+    if wanted.outcomes:
+        query = query.where(executions.c.outcome.in_(wanted.outcomes))
+    if wanted.since is not None:
+        query = query.where(executions.c.started_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(executions.c.started_at < wanted.until)
+    return query.limit(wanted.limit) if wanted.limit is not None else query
+
+
+def _matches(column: Any, pattern: str) -> Any:  # noqa: ANN401 - a text column and its condition
+    """Compare with a glob; what holds no wildcard is compared as it is, by the index."""
+    if not set(pattern) & set("*?"):
+        return column == pattern
+    escaped = pattern.replace("/", "//").replace("%", "/%").replace("_", "/_")
+    return column.like(escaped.replace("*", "%").replace("?", "_"), escape="/")
+
+
+def _run_document(row: Row[Any]) -> Document:
+    document = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    for name in ("selection", "discovered", "outcomes"):
+        document[name] = json.loads(document[name]) if document[name] else {}
+    finished = row.finished_at or row.heartbeat_at
+    document["duration_seconds"] = (finished - row.started_at).total_seconds()
+    return document
+
+
+def _execution_document(row: Row[Any]) -> Document:
+    document = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    document["counters"] = json.loads(row.counters) if row.counters else {}
+    return document
+
+
+def _statistics(row: Row[Any]) -> Statistics:
+    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
+    return Statistics(
+        job=row.job,
+        tenant=row.tenant,
+        totals={each: values[each.value] for each in Outcome},
+        last_outcome=Outcome(row.last_outcome),
+        last_run_at=row.last_run_at,
+        last_success_at=row.last_success_at,
+        last_duration_seconds=row.last_duration_seconds,
+        consecutive_failures=row.consecutive_failures,
+        smoothed_seconds=row.smoothed_seconds,
+    )
+
+
+def _known_statistics(connection: Connection) -> Sequence[Statistics]:
+    """Leave out the tenants that the last accepted discovery does not know any more."""
+    known = select(tenants.c.tenant)
+    of_known = statistics.c.tenant.in_(known) | (statistics.c.tenant == FLEET)
+    return [_statistics(row) for row in connection.execute(select(statistics).where(of_known))]
+
+
+def _job_totals(connection: Connection) -> Mapping[tuple[str, str], int]:
+    sums = [func.sum(statistics.c[each.value]).label(each.value) for each in Outcome]
+    query = select(statistics.c.job, *sums).group_by(statistics.c.job)
+    return {
+        (row.job, each.value): int(row._mapping[each.value])  # noqa: SLF001 - public name
+        for row in connection.execute(query)
+        for each in Outcome
+    }
+
+
+def _durations(connection: Connection) -> Mapping[str, tuple[Sequence[int], float]]:
+    counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(DURATION_BUCKETS) + 1))
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for row in connection.execute(select(durations)):
+        counts[row.job][row.bucket] = int(row.executions)
+        seconds[row.job] += row.seconds
+    return {job: (of_job, seconds[job]) for job, of_job in counts.items()}
+
+
+def _last_fleet_run(connection: Connection, *, succeeded: bool) -> RunSummary | None:
+    query = select(runs).where(runs.c.fleet, runs.c.exit_code.isnot(None))
+    if succeeded:
+        query = query.where(runs.c.exit_code == 0)
+    row = connection.execute(query.order_by(runs.c.finished_at.desc()).limit(1)).one_or_none()
+    if row is None:
+        return None
+    return RunSummary(
+        run=Run(
+            id=row.run,
+            command=row.command,
+            started_at=row.started_at,
+            scheduled_at=row.scheduled_at,
+            host=row.host,
+            boot=row.boot,
+            pid=row.pid,
+            pid_started=row.pid_started,
+            slot=Slot(at=row.slot, key=row.slot_key),
+        ),
+        finished_at=row.finished_at,
+        exit_code=row.exit_code,
+        duration_seconds=(row.finished_at - row.started_at).total_seconds(),
+        discovered=json.loads(row.discovered or "{}"),
+        outcomes=json.loads(row.outcomes or "{}"),
+        duplicates=row.duplicates or 0,
+    )

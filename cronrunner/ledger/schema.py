@@ -1,0 +1,61 @@
+"""Bring a ledger's tables to the version that this code speaks.
+
+Alembic takes most of a second to import, so it is imported only when there is something to
+migrate: a glance at its version table tells. Two runners that meet a new ledger at the same
+instant take turns, by SQLite's write lock or by a named lock of the server.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from cronrunner.errors import LedgerError
+
+#: The newest version; test_the_head_is_the_newest_migration guards it.
+HEAD: Final = "0001"
+
+_LOCK: Final = "cronrunner:migrate"
+_LOCK_SECONDS: Final = 60
+
+
+def migrate(engine: Engine) -> None:
+    """Upgrade the ledger's tables if they are older than ``HEAD``.
+
+    Raises ``LedgerError`` when they are newer than this code.
+    """
+    with engine.connect() as connection:
+        if _version(connection) == HEAD:
+            return
+    with engine.connect().execution_options(write=True) as connection, connection.begin():
+        if connection.dialect.name != "sqlite":
+            statement = text("SELECT GET_LOCK(:lock, :seconds)")
+            connection.execute(statement, {"lock": _LOCK, "seconds": _LOCK_SECONDS})
+        if (found := _version(connection)) != HEAD:
+            _upgrade(connection, found)
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.execute(
+        text("SELECT version_num FROM alembic_version")
+    ).scalar_one_or_none()
+    return found
+
+
+def _upgrade(connection: Connection, found: str | None) -> None:
+    from alembic.command import upgrade  # noqa: PLC0415 - see the module's docstring
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", "cronrunner:ledger/migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        upgrade(config, HEAD)
+    except CommandError as error:
+        msg = f"the ledger's tables are of version {found}, which this version does not know"
+        raise LedgerError(msg) from error

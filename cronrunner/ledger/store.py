@@ -1,0 +1,577 @@
+"""The ledger's writer: claims, outcomes, runs. The only writer of history.
+
+One thread owns one connection and commits in groups. Whoever wants something durable hands
+it over and waits (``claim``, ``begin_run``); outcomes are handed over without waiting and
+are durable when ``flush`` returns, at the latest a moment (``_LINGER_SECONDS``) later.
+
+Claims, and who wins
+    A claim is one row. It is inserted by the first who asks; a second asker finds it closed
+    (a duplicate), held by a live run (held), or open without a holder, and then takes it
+    with the next fence number by an UPDATE that names the fence it saw: of two takers one
+    changes a row. SQLite orders them by its write lock, MySQL by the row's lock.
+
+Who is alive
+    A run is alive while its lease lasts. The writer renews it at every heartbeat. A holder
+    on the same host and boot whose process is gone is dead at once, lease or not.
+
+What happens when it fails
+    A write that meets a busy or lost database is repeated for up to ``_PATIENCE_SECONDS``;
+    a group whose commit was lost on the way is not recorded twice (the executions of the
+    group that are there already are left out). After that the ledger is failed for good:
+    every waiting and every later call raises ``LedgerError``.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import tenacity
+from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.exc import OperationalError
+
+from cronrunner.databases import describe
+from cronrunner.errors import LedgerError
+from cronrunner.ledger import liveness
+from cronrunner.ledger.schema import migrate
+from cronrunner.ledger.statements import Statements
+from cronrunner.ledger.tables import (
+    attempts,
+    claims,
+    executions,
+    prepared,
+    runs,
+    tenants,
+)
+from cronrunner.model import (
+    DURATION_BUCKETS,
+    WELL,
+    Claims,
+    Key,
+    Outcome,
+    Reason,
+    Report,
+    Result,
+    Run,
+)
+
+#: How long outcomes may wait for others to be committed with.
+_LINGER_SECONDS: Final = 0.01
+#: How long a write is repeated before the ledger counts as lost.
+_PATIENCE_SECONDS: Final = 30.0
+#: Tenants in one IN list: SQLite allows 32,766 parameters, MySQL's packets are the limit.
+_CHUNK: Final = 500
+
+T = TypeVar("T")
+Action = Callable[[Connection], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """Something to do in a transaction, and who waits for it."""
+
+    action: Action
+    future: Future[Any]
+
+
+class Ledger:
+    """The write side of the ledger. Thread-safe."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], datetime],
+        heartbeat: timedelta = timedelta(seconds=5),
+        lease: timedelta = timedelta(seconds=20),
+    ) -> None:
+        """Migrate the ledger's tables and start its writer. Raises ``LedgerError``."""
+        self._engine = engine
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._lease = lease
+        self._statements = Statements(engine.dialect)
+        self._run: Run | None = None
+        self._results: deque[Result] = deque()
+        self._calls: deque[_Call] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._failure: LedgerError | None = None
+        try:
+            migrate(engine)
+        except OperationalError as error:
+            raise LedgerError(f"the ledger cannot be used: {describe(error)}") from error
+        self._thread = threading.Thread(target=self._write, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    # What the runner asks for, in the order of a run.
+
+    def begin_run(
+        self, run: Run, *, fleet: bool, selection: Mapping[str, Any]
+    ) -> Mapping[str, int]:
+        """Open a run, and record as interrupted what dead runs left: run -> executions."""
+
+        def begin(connection: Connection) -> Mapping[str, int]:
+            buried = self._bury_the_dead(connection)
+            now = self._clock()
+            row = {
+                "run": run.id,
+                "command": run.command,
+                "started_at": run.started_at,
+                "scheduled_at": run.scheduled_at,
+                "slot": run.slot.at,
+                "slot_key": run.slot.key,
+                "host": run.host,
+                "boot": run.boot,
+                "pid": run.pid,
+                "pid_started": run.pid_started,
+                "heartbeat_at": now,
+                "lease_until": now + self._lease,
+                "fleet": fleet,
+                "selection": json.dumps(selection, sort_keys=True),
+            }
+            connection.execute(insert(runs), row)
+            return buried
+
+        buried = self._do(begin)
+        self._run = run
+        return buried
+
+    def claim(self, keys: Sequence[Key], *, again: bool = False) -> Claims:
+        """Take the claims that can be had, durably. ``again`` takes closed ones as well."""
+        run = self._current_run()
+        return self._do(lambda connection: self._claim(connection, run, keys, again=again))
+
+    def record(self, result: Result) -> None:
+        """Hand over the outcome of an execution; ``flush`` waits for it."""
+        with self._wake:
+            self._check()
+            self._results.append(result)
+            self._wake.notify()
+
+    def flush(self) -> None:
+        """Return when everything handed over is durable."""
+        self._do(lambda _: None)
+
+    def keep_prepared(self, job: str, slot_key: str, value: str) -> None:
+        """Keep what a ``prepare`` returned, for this slot."""
+        key = {"job": job, "slot_key": slot_key}
+        row = key | {"value": value, "prepared_at": self._clock()}
+
+        def keep(connection: Connection) -> None:
+            mine = (prepared.c.job == job) & (prepared.c.slot_key == slot_key)
+            connection.execute(prepared.delete().where(mine))
+            connection.execute(insert(prepared), row)
+
+        self._do(keep)
+
+    def accept_tenants(self, server: str, names: Iterable[str]) -> None:
+        """Make ``names`` the last accepted discovery of a source."""
+
+        def accept(connection: Connection) -> None:
+            of_server = tenants.c.server == server
+            known = set(connection.execute(select(tenants.c.tenant).where(of_server)).scalars())
+            wanted = set(names)
+            for chunk in _chunks(sorted(known - wanted)):
+                connection.execute(tenants.delete().where(of_server, tenants.c.tenant.in_(chunk)))
+            rows = [
+                {"server": server, "tenant": name, "first_seen_at": self._clock()}
+                for name in sorted(wanted - known)
+            ]
+            if rows:
+                connection.execute(insert(tenants), rows)
+
+        self._do(accept)
+
+    def forget_servers(self, configured: Iterable[str]) -> None:
+        """Forget the accepted discoveries of servers that are no longer configured."""
+        known = sorted(configured)
+        self._do(lambda each: each.execute(tenants.delete().where(tenants.c.server.not_in(known))))
+
+    def add_counters(self, deltas: Mapping[tuple[str, str], float]) -> None:
+        """Add to counters that only events know."""
+        rows = [{"name": n, "label": label, "value": v} for (n, label), v in deltas.items()]
+        if rows:
+            self._do(lambda connection: connection.execute(self._statements.count_events, rows))
+
+    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
+        """Close the run with its report."""
+        values = {
+            "finished_at": report.finished_at,
+            "planned": report.planned,
+            "duplicates": report.duplicates,
+            "exit_code": report.exit_code,
+            "discovered": json.dumps(discovered, sort_keys=True),
+            "outcomes": json.dumps({str(k): n for k, n in report.outcomes.items() if n}),
+        }
+        self._do(lambda each: each.execute(_of_run(update(runs), report.run.id).values(**values)))
+        self._run = None
+
+    def close(self) -> None:
+        """Write what is left and end the writer."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout=_PATIENCE_SECONDS)
+        self._engine.dispose()
+
+    # The writer's thread.
+
+    def _do(self, action: Callable[[Connection], T]) -> T:
+        call = _Call(action, Future())
+        with self._wake:
+            self._check()
+            self._calls.append(call)
+            self._wake.notify()
+        done: T = call.future.result()
+        return done
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._closing:
+            msg = "the ledger is closed"
+            raise LedgerError(msg)
+
+    def _current_run(self) -> Run:
+        if self._run is None:
+            msg = "no run is open in the ledger"
+            raise LedgerError(msg)
+        return self._run
+
+    def _write(self) -> None:
+        """Commit whatever is there, group by group, until closed."""
+        beat = time.monotonic()
+        while True:
+            results, calls = self._take(until=beat)
+            due = time.monotonic() >= beat
+            if due:
+                beat = time.monotonic() + self._heartbeat.total_seconds()
+            if results or calls or (due and self._run is not None):
+                try:
+                    self._commit(results, calls)
+                except LedgerError as failure:
+                    self._fail(failure, calls)
+                    return
+            elif self._closing:
+                return
+
+    def _take(self, *, until: float) -> tuple[list[Result], list[_Call]]:
+        """Wait for work or for the heartbeat; outcomes alone wait a little for company."""
+        with self._wake:
+            while not (self._results or self._calls or self._closing):
+                if not self._wake.wait(max(until - time.monotonic(), 0)):
+                    break
+            if self._results and not self._calls and not self._closing:
+                self._wake.wait_for(lambda: self._calls or self._closing, _LINGER_SECONDS)
+            results, calls = list(self._results), list(self._calls)
+            self._results.clear()
+            self._calls.clear()
+            return results, calls
+
+    def _commit(self, results: list[Result], calls: list[_Call]) -> None:
+        """Write one group in one transaction, repeating it while the ledger is away."""
+        answers: list[Any] = []
+        try:
+            for attempt in tenacity.Retrying(
+                stop=tenacity.stop_after_delay(_PATIENCE_SECONDS),
+                wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
+                retry=tenacity.retry_if_exception_type(OperationalError),
+                reraise=True,
+            ):
+                with attempt:
+                    repeated = attempt.retry_state.attempt_number > 1
+                    answers = self._transact(results, calls, repeated=repeated)
+        except Exception as error:
+            raise LedgerError(f"the ledger was lost: {describe(error)}") from error
+        for call, answer in zip(calls, answers, strict=True):
+            call.future.set_result(answer)
+
+    def _transact(self, results: list[Result], calls: list[_Call], *, repeated: bool) -> list[Any]:
+        with self._engine.connect().execution_options(write=True) as connection:
+            if results and repeated:
+                results = self._unrecorded(connection, results)
+                connection.rollback()
+            with connection.begin():
+                if results:
+                    self._record(connection, results)
+                answers = [call.action(connection) for call in calls]
+                if self._run is not None:
+                    now = self._clock()
+                    beat = {"heartbeat_at": now, "lease_until": now + self._lease}
+                    connection.execute(_of_run(update(runs), self._run.id).values(**beat))
+            return answers
+
+    def _fail(self, failure: LedgerError, calls: list[_Call]) -> None:
+        with self._wake:
+            self._failure = failure
+            waiting = [*calls, *self._calls]
+            self._calls.clear()
+        for call in waiting:
+            call.future.set_exception(failure)
+
+    # Claims.
+
+    def _claim(
+        self, connection: Connection, run: Run, keys: Sequence[Key], *, again: bool
+    ) -> Claims:
+        granted: dict[Key, int] = {}
+        duplicates: dict[Key, str] = {}
+        held: dict[Key, str] = {}
+        self._insert_claims(connection, run, keys)
+        for row in _claim_rows(connection, keys):
+            key = Key(job=row.job, tenant=row.tenant, slot_key=row.slot_key)
+            if row.run == run.id and row.state == "open":
+                granted[key] = row.fence
+            elif row.state == "closed" and not again:
+                duplicates[key] = row.run
+            elif row.state == "open" and row.run and self._is_alive(connection, row.run):
+                held[key] = row.run
+            elif self._take_over(connection, run, row):
+                granted[key] = row.fence + 1
+            else:
+                held[key] = row.run
+        return Claims(granted=granted, duplicates=duplicates, held=held)
+
+    def _insert_claims(self, connection: Connection, run: Run, keys: Sequence[Key]) -> None:
+        now = self._clock()
+        rows = [
+            {
+                "job": key.job,
+                "tenant": key.tenant,
+                "slot_key": key.slot_key,
+                "run": run.id,
+                "fence": 1,
+                "state": "open",
+                "claimed_at": now,
+            }
+            for key in keys
+        ]
+        connection.execute(self._statements.new_claims, rows)
+
+    def _take_over(self, connection: Connection, run: Run, row: Any) -> bool:  # noqa: ANN401 - a row
+        statement = (
+            update(claims)
+            .where(
+                claims.c.job == row.job,
+                claims.c.tenant == row.tenant,
+                claims.c.slot_key == row.slot_key,
+                claims.c.fence == row.fence,
+                claims.c.state == row.state,
+            )
+            .values(
+                run=run.id,
+                fence=row.fence + 1,
+                state="open",
+                claimed_at=self._clock(),
+                closed_at=None,
+            )
+        )
+        return connection.execute(statement).rowcount == 1
+
+    def _is_alive(self, connection: Connection, run: str) -> bool:
+        """Tell whether a holder lives; one found dead is recorded as such on the way."""
+        row = connection.execute(select(runs).where(runs.c.run == run)).one_or_none()
+        if row is None or row.finished_at is not None:
+            return False
+        if liveness.is_alive(row, now=self._clock()):
+            return True
+        self._bury(connection, row)
+        return False
+
+    def _bury_the_dead(self, connection: Connection) -> Mapping[str, int]:
+        unfinished = connection.execute(select(runs).where(runs.c.finished_at.is_(None))).all()
+        now = self._clock()
+        dead = [row for row in unfinished if not liveness.is_alive(row, now=now)]
+        return {row.run: self._bury(connection, row) for row in dead}
+
+    def _bury(self, connection: Connection, row: Any) -> int:  # noqa: ANN401 - a row of `runs`
+        """Record what a dead run left as interrupted, and free its claims.
+
+        Of two who find it dead at once, the one whose UPDATE changes the row does it.
+        """
+        mark = _of_run(update(runs), row.run).where(runs.c.finished_at.is_(None))
+        if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
+            return 0
+        left = (claims.c.run == row.run) & (claims.c.state == "open")
+        servers = dict(connection.execute(select(tenants.c.tenant, tenants.c.server)).tuples())
+        rows = [
+            {
+                "run": row.run,
+                "job": claim.job,
+                "tenant": claim.tenant,
+                "server": servers.get(claim.tenant, ""),
+                "slot": row.slot,
+                "slot_key": claim.slot_key,
+                "outcome": Outcome.INTERRUPTED.value,
+                "reason": Reason.RUNNER_DIED.value,
+                "attempts": 1,
+                "fence": claim.fence,
+                "started_at": claim.claimed_at,
+                "duration_seconds": 0.0,
+            }
+            for claim in connection.execute(select(claims).where(left)).all()
+        ]
+        if rows:
+            connection.execute(insert(executions), rows)
+            counts = [_statistics_row(each, None) for each in rows]
+            connection.execute(self._statements.count_only, counts)
+        connection.execute(update(claims).where(left).values(run="", outcome="interrupted"))
+        return len(rows)
+
+    # Outcomes.
+
+    def _record(self, connection: Connection, results: Sequence[Result]) -> None:
+        now = self._clock()
+        connection.execute(insert(executions), [_execution_row(each) for each in results])
+        connection.execute(insert(attempts), [_attempt_row(each) for each in results])
+        # What was never claimed has no fence and no claim to end.
+        ends = [_claim_end(each, now) for each in results if each.request.fence]
+        if ends:
+            connection.execute(self._statements.end_claims, ends)
+        ran: list[dict[str, Any]] = []
+        only_counted: list[dict[str, Any]] = []
+        for each in results:
+            row = _statistics_row(_execution_row(each), each)
+            (ran if _ran(each) else only_counted).append(row)
+        if ran:
+            connection.execute(self._statements.count_run, ran)
+        if only_counted:
+            connection.execute(self._statements.count_only, only_counted)
+        if histogram := _histogram(results):
+            connection.execute(self._statements.count_durations, histogram)
+
+    def _unrecorded(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
+        """Leave out what an earlier try of the group has committed."""
+        run = results[0].request.run
+        there = select(executions.c.job, executions.c.tenant).where(executions.c.run == run)
+        recorded = {(row.job, row.tenant) for row in connection.execute(there)}
+        return [e for e in results if (e.request.key.job, e.request.key.tenant) not in recorded]
+
+
+def _of_run(statement: Any, run: str) -> Any:  # noqa: ANN401 - an UPDATE of `runs`
+    return statement.where(runs.c.run == run)
+
+
+def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+
+
+def _claim_rows(connection: Connection, keys: Sequence[Key]) -> Iterable[Any]:
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for key in keys:
+        names[key.job, key.slot_key].append(key.tenant)
+    for (job, slot_key), of_job in names.items():
+        for chunk in _chunks(of_job):
+            yield from connection.execute(
+                select(claims).where(
+                    claims.c.job == job, claims.c.slot_key == slot_key, claims.c.tenant.in_(chunk)
+                )
+            ).all()
+
+
+def _execution_row(result: Result) -> dict[str, Any]:
+    request = result.request
+    return {
+        "run": request.run,
+        "job": request.key.job,
+        "tenant": request.key.tenant,
+        "server": result.server,
+        "slot": request.slot,
+        "slot_key": request.key.slot_key,
+        "outcome": result.outcome.value,
+        "reason": result.reason,
+        "error": result.error,
+        "cause": result.cause,
+        "code": result.code,
+        "attempts": request.attempt,
+        "fence": request.fence,
+        "started_at": result.started_at,
+        "duration_seconds": result.duration_seconds,
+        "counters": json.dumps(dict(result.counters)) if result.counters else None,
+    }
+
+
+def _attempt_row(result: Result) -> dict[str, Any]:
+    return {
+        "run": result.request.run,
+        "job": result.request.key.job,
+        "tenant": result.request.key.tenant,
+        "attempt": result.request.attempt,
+        "outcome": result.outcome.value,
+        "error": result.error,
+        "code": result.code,
+        "started_at": result.started_at,
+        "duration_seconds": result.duration_seconds,
+    }
+
+
+def _claim_end(result: Result, now: datetime) -> dict[str, Any]:
+    closes = result.closes_claim
+    key = result.request.key
+    return {
+        "job": key.job,
+        "tenant": key.tenant,
+        "slot_key": key.slot_key,
+        "run": result.request.run,
+        "fence": result.request.fence,
+        "state": "closed" if closes else "open",
+        "outcome": result.outcome.value,
+        "claimed_at": result.started_at,
+        "closed_at": now if closes else None,
+    }
+
+
+def _ran(result: Result) -> bool:
+    """Tell whether a result says something of the job: not if the runner left it out."""
+    if result.outcome in {Outcome.SKIPPED, Outcome.CANCELLED}:
+        return result.by_job
+    return result.outcome is not Outcome.INTERRUPTED
+
+
+def _statistics_row(execution: Mapping[str, Any], result: Result | None) -> dict[str, Any]:
+    """Make the statistics of one execution; those of its pair are folded by the database."""
+    outcome = Outcome(execution["outcome"])
+    succeeded = outcome is Outcome.SUCCEEDED
+    finished_at = execution["started_at"]
+    seconds = 0.0 if result is None else result.duration_seconds
+    return {
+        "job": execution["job"],
+        "tenant": execution["tenant"],
+        **{each.value: int(each is outcome) for each in Outcome},
+        "last_outcome": outcome.value,
+        "last_run_at": finished_at,
+        "last_success_at": finished_at + timedelta(seconds=seconds) if succeeded else None,
+        "last_duration_seconds": seconds,
+        "consecutive_failures": int(outcome not in WELL),
+        "smoothed_seconds": seconds,
+    }
+
+
+def _histogram(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """Count the group's durations per job and bucket: few rows, whatever the group's size."""
+    counts: Counter[tuple[str, int]] = Counter()
+    seconds: defaultdict[tuple[str, int], float] = defaultdict(float)
+    for each in results:
+        if _ran(each):
+            key = (each.request.key.job, _bucket(each.duration_seconds))
+            counts[key] += 1
+            seconds[key] += each.duration_seconds
+    return [
+        {"job": job, "bucket": bucket, "executions": count, "seconds": seconds[job, bucket]}
+        for (job, bucket), count in sorted(counts.items())
+    ]
+
+
+def _bucket(seconds: float) -> int:
+    for position, bound in enumerate(DURATION_BUCKETS):
+        if seconds <= bound:
+            return position
+    return len(DURATION_BUCKETS)

@@ -1,0 +1,210 @@
+"""The ledger's tables.
+
+``claims`` arbitrates: one row, one holder. ``executions`` is history and is only ever added
+to; ``attempts`` lie below it. ``statistics``, ``counters`` and ``durations`` survive the
+pruning of history, so that metrics and ordering do. Text keys compare in binary: `Acme` and
+`acme` are two tenants. The fleet's tenant name is the empty string, since NULLs would pass
+every unique key.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from cronrunner.model import Outcome, as_utc
+
+metadata = MetaData()
+
+
+class Instant(TypeDecorator[datetime]):
+    """An instant to the microsecond: aware in and out, stored as naive UTC."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[datetime]:
+        """Keep microseconds on MySQL, which drops them unless told not to."""
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(DATETIME(fsp=6))
+        return dialect.type_descriptor(DateTime())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store in UTC without a zone."""
+        del dialect
+        return None if value is None else as_utc(value).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back what was stored, as UTC."""
+        del dialect
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+def key_text(length: int) -> TypeEngine[str]:
+    """Text that is compared in binary on every database."""
+    binary = VARCHAR(length, collation="utf8mb4_bin")
+    return String(length).with_variant(binary, "mysql", "mariadb")
+
+
+#: ``<job>:summarize`` of a job name of 80 characters.
+JOB = key_text(100)
+TENANT = key_text(128)
+SLOT_KEY = key_text(64)
+RUN = key_text(40)
+WORD = key_text(40)
+ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", RUN, primary_key=True),
+    Column("command", Text, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    Column("scheduled_at", Instant),
+    Column("slot", Instant, nullable=False),
+    Column("slot_key", SLOT_KEY, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("boot", String(64), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("pid_started", BigInteger, nullable=False),
+    Column("heartbeat_at", Instant, nullable=False),
+    Column("lease_until", Instant, nullable=False),
+    # The whole fleet, or a part of it that somebody chose.
+    Column("fleet", Boolean, nullable=False),
+    # What was asked for, as JSON: enough to ask for it again.
+    Column("selection", Text, nullable=False),
+    Column("planned", Integer),
+    Column("duplicates", Integer),
+    Column("exit_code", Integer),
+    # Tenants by server and executions by outcome, as JSON.
+    Column("discovered", Text),
+    Column("outcomes", Text),
+    Index("runs_started_at", "started_at"),
+    Index("runs_open", "exit_code", "finished_at"),
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("job", JOB, primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
+    Column("slot_key", SLOT_KEY, primary_key=True),
+    # The holder; empty while nobody holds an open claim.
+    Column("run", RUN, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("state", WORD, nullable=False),
+    Column("outcome", WORD),
+    Column("claimed_at", Instant, nullable=False),
+    Column("closed_at", Instant),
+    Index("claims_of_run", "run", "state"),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    Column("run", RUN, nullable=False),
+    Column("job", JOB, nullable=False),
+    Column("tenant", TENANT, nullable=False),
+    Column("server", WORD, nullable=False),
+    Column("slot", Instant, nullable=False),
+    Column("slot_key", SLOT_KEY, nullable=False),
+    Column("outcome", WORD, nullable=False),
+    Column("reason", Text),
+    Column("error", Text),
+    Column("cause", Text),
+    Column("code", String(100)),
+    Column("attempts", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("duration_seconds", Float(53), nullable=False),
+    # A mapping of whole numbers, as JSON.
+    Column("counters", Text),
+    Index("executions_of_run", "run", "job", "tenant", unique=True),
+    Index("executions_started_at", "started_at"),
+    Index("executions_of_job", "job", "started_at"),
+    Index("executions_of_tenant", "tenant", "started_at"),
+    Index("executions_by_outcome", "outcome", "started_at"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("run", RUN, primary_key=True),
+    Column("job", JOB, primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("outcome", WORD, nullable=False),
+    Column("error", Text),
+    Column("code", String(100)),
+    Column("started_at", Instant, nullable=False),
+    Column("duration_seconds", Float(53), nullable=False),
+)
+
+statistics = Table(
+    "statistics",
+    metadata,
+    Column("job", JOB, primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
+    *(Column(outcome.value, BigInteger, nullable=False) for outcome in Outcome),
+    Column("last_outcome", WORD, nullable=False),
+    Column("last_run_at", Instant, nullable=False),
+    Column("last_success_at", Instant),
+    Column("last_duration_seconds", Float(53), nullable=False),
+    Column("consecutive_failures", Integer, nullable=False),
+    Column("smoothed_seconds", Float(53), nullable=False),
+)
+
+durations = Table(
+    "durations",
+    metadata,
+    Column("job", JOB, primary_key=True),
+    # The position in `model.DURATION_BUCKETS`; its length for +Inf.
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("executions", BigInteger, nullable=False),
+    Column("seconds", Float(53), nullable=False),
+)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", key_text(100), primary_key=True),
+    Column("label", key_text(100), primary_key=True),
+    Column("value", Float(53), nullable=False),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    # The source: a server has one.
+    Column("server", WORD, primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
+    Column("first_seen_at", Instant, nullable=False),
+    Index("tenants_by_name", "tenant"),
+)
+
+prepared = Table(
+    "prepared",
+    metadata,
+    Column("job", JOB, primary_key=True),
+    Column("slot_key", SLOT_KEY, primary_key=True),
+    Column("value", Text().with_variant(LONGTEXT(), "mysql", "mariadb"), nullable=False),
+    Column("prepared_at", Instant, nullable=False),
+)

@@ -1,0 +1,205 @@
+"""Every log line of the product: one function for each event, in the order of ``events``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import singledispatch
+from typing import Any
+
+import structlog
+
+from cronrunner import events
+from cronrunner.model import EMPTY, WELL, Request, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the product: its level, text, stable name, and fields."""
+
+    level: str
+    text: str
+    action: str
+    fields: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+
+class LogListener:
+    """Writes a line for each event. Make it after the logs were configured."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger().bind()
+
+    def on(self, event: events.Event) -> None:
+        """Write the line of ``event``."""
+        write(self._log, line_of(event))
+
+
+def write(log: Any, line: Line, error: BaseException | None = None) -> None:  # noqa: ANN401 - a structlog logger has no better type
+    """Write ``line``, with the traceback of ``error`` if there is one."""
+    getattr(log, line.level)(line.text, _line=line, exc_info=error)
+
+
+@singledispatch
+def line_of(event: events.Event) -> Line:
+    """Return the line of an event. Every event has one; a test keeps it so."""
+    raise NotImplementedError(type(event).__name__)
+
+
+@line_of.register
+def _(event: events.RunStarted) -> Line:
+    run = event.run
+    fields: dict[str, Any] = {"run": run.id, "slot": run.slot.key, "command": run.command}
+    if event.lateness is not None:
+        fields["lateness_seconds"] = event.lateness.total_seconds()
+    return Line("info", "run started", "run.started", fields)
+
+
+@line_of.register
+def _(event: events.RunPlanned) -> Line:
+    fields = {
+        "run": event.run.id,
+        "tenants": event.tenants,
+        "executions": event.executions,
+        "concurrency": event.concurrency,
+    }
+    return Line("info", "run planned", "run.planned", fields)
+
+
+@line_of.register
+def _(event: events.RunFinished) -> Line:
+    report = event.report
+    outcomes = {str(outcome): count for outcome, count in report.outcomes.items() if count}
+    said = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    fields = {
+        "run": report.run.id,
+        "slot": report.run.slot.key,
+        "exit_code": int(report.exit_code),
+        "duration_seconds": report.duration_seconds,
+        "tenants": report.tenants,
+        "executions": report.planned,
+        "outcomes": outcomes,
+        "duplicates": report.duplicates,
+        "held": report.held,
+        "errors": report.errors,
+    }
+    return Line("info", f"run finished: {said or 'nothing to do'}", "run.finished", fields)
+
+
+@line_of.register
+def _(event: events.RunDraining) -> Line:
+    fields = {"signal": event.signal, "running": event.running}
+    return Line("warning", "run draining: nothing new starts", "run.draining", fields)
+
+
+@line_of.register
+def _(event: events.RunInterruptedFound) -> Line:
+    fields = {"run": event.run, "executions": event.executions}
+    return Line("warning", "an earlier run died", "run.interrupted_found", fields)
+
+
+@line_of.register
+def _(event: events.TenantsDiscovered) -> Line:
+    fields = {"server": event.server, "tenants": event.tenants}
+    return Line("info", "tenants discovered", "discovery.finished", fields)
+
+
+@line_of.register
+def _(event: events.DiscoveryFailed) -> Line:
+    fields = {"server": event.server, "reason": event.reason, "error": event.error}
+    return Line("error", "discovery failed: nothing of it runs", "discovery.failed", fields)
+
+
+@line_of.register
+def _(event: events.DiscoveryShrank) -> Line:
+    shrink = event.shrink
+    fields = {
+        "server": shrink.server,
+        "accepted": shrink.accepted,
+        "found": shrink.found,
+        "missing": shrink.missing,
+    }
+    return Line("error", "discovery shrank: what was found runs", "discovery.shrank", fields)
+
+
+@line_of.register
+def _(event: events.TenantRefused) -> Line:
+    fields = {"server": event.server, "reason": event.reason}
+    return Line("warning", "a name cannot be a tenant's", "discovery.tenant_refused", fields)
+
+
+@line_of.register
+def _(event: events.JobFileBroken) -> Line:
+    fields = {"error": event.problem}
+    return Line("error", "a job file is broken: its jobs are disabled", "job_file.broken", fields)
+
+
+@line_of.register
+def _(event: events.ClaimRefused) -> Line:
+    key = event.key
+    fields = {"job": key.job, "tenant": key.tenant, "slot": key.slot_key, "holder": event.holder}
+    text = "another run is doing this work" if event.held else "this work is done"
+    return Line("debug", text, "claim.refused", {**fields, "held": event.held})
+
+
+@line_of.register
+def _(event: events.ExecutionStarted) -> Line:
+    fields = words_of(event.request, event.tenant.server)
+    return Line("debug", "execution started", "execution.started", fields)
+
+
+@line_of.register
+def _(event: events.ExecutionFinished) -> Line:
+    result = event.result
+    level = "info" if result.outcome in WELL else "error"
+    text = f"execution {result.outcome.replace('_', ' ')}"
+    return Line(level, text, "execution.finished", _fields_of(result))
+
+
+@line_of.register
+def _(event: events.VisitFinished) -> Line:
+    fields = {"tenant": event.tenant, "duration_seconds": event.seconds}
+    return Line("debug", "visit finished", "visit.finished", fields)
+
+
+@line_of.register
+def _(event: events.Warned) -> Line:
+    return Line("warning", event.text, "warned", {"subject": event.subject})
+
+
+@line_of.register
+def _(event: events.SinkFailed) -> Line:
+    fields = {"sink": event.sink, "error": event.error}
+    return Line("warning", "metrics could not be delivered", "sink.failed", fields)
+
+
+def words_of(request: Request, server: str) -> dict[str, Any]:
+    key = request.key
+    return {
+        "job": key.job,
+        "tenant": key.tenant,
+        "attempt": request.attempt,
+        "run": request.run,
+        "slot": key.slot_key,
+        "server": server,
+    }
+
+
+def _fields_of(result: Result) -> dict[str, Any]:
+    fields = words_of(result.request, result.server)
+    fields["outcome"] = result.outcome
+    fields["duration_seconds"] = result.duration_seconds
+    for name in ("reason", "error", "cause", "code", "counters", "traceback"):
+        value = getattr(result, name)
+        if value:
+            fields[name] = value
+    return fields
+
+
+def uncaught(place: str) -> Line:
+    """Return the line of an exception that nothing caught; ``place`` is a thread or similar."""
+    return Line("critical", "uncaught exception", "exception.uncaught", {"place": place})
+
+
+def request_served(text: str) -> Line:
+    """Return the line of a request to the metrics server."""
+    return Line("debug", text, "request.served")

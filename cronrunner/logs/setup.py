@@ -1,0 +1,166 @@
+"""Sends every line of the process through one renderer to one stream."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final, Literal, TextIO
+
+import structlog
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from cronrunner.logs import lines
+from cronrunner.logs.rendering import BOUND, Cleaner, Console, Ecs
+from cronrunner.model import Request, Tenant
+from cronrunner.redaction import Redactor
+
+Format = Literal["auto", "json", "console"]
+
+#: Below a warning they log statements and rows, or what no operator asks for.
+_QUIET_LIBRARIES: Final = ("alembic", "asyncio", "sqlalchemy", "urllib3")
+
+
+def configure(
+    *,
+    format: Format,  # noqa: A002 - the word of tenants.yaml
+    level: str,
+    redactor: Redactor,
+    describe: Callable[[BaseException], str],
+    stream: TextIO | None = None,
+) -> None:
+    """Send every log line of this process, of libraries and warnings as well, to one stream.
+
+    ``auto`` writes for people when the stream is a terminal, and JSON otherwise. ``level`` is
+    ``debug``, ``info``, ``warning`` or ``error``. ``describe`` writes an exception in one line
+    without row values. Without a ``stream``, lines go to what ``sys.stderr`` is when they are
+    written, so that a progress bar may stand in between. May be called again.
+    """
+    output = _Output(stream)
+    cleaner = Cleaner(redactor, describe)
+    for_people = format == "console" or (format == "auto" and output.is_terminal())
+    render: Processor = (
+        Console(cleaner, colors=output.is_terminal() and "NO_COLOR" not in os.environ)
+        if for_people
+        else Ecs(cleaner)
+    )
+    structlog.configure(
+        processors=[render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: output,
+        cache_logger_on_first_use=False,
+    )
+    _take_over_logging(_Handler(output, render), level)
+    _take_over_hooks()
+
+
+@contextmanager
+def bound(request: Request, tenant: Tenant) -> Iterator[None]:
+    """Put the words of an attempt on every line that this thread logs meanwhile.
+
+    What a job binds for itself with ``structlog.contextvars`` ends with the attempt.
+    """
+    before = get_contextvars()
+    clear_contextvars()
+    bind_contextvars(**{BOUND: lines.words_of(request, tenant.server)})
+    try:
+        yield
+    finally:
+        clear_contextvars()
+        bind_contextvars(**before)
+
+
+def job_logger() -> FilteringBoundLogger:
+    """Return the logger that a job is given; its fields become ``labels``."""
+    logger: FilteringBoundLogger = structlog.get_logger().bind()
+    return logger
+
+
+def request_logger() -> Callable[[str], None]:
+    """Return what notes a request to the metrics server."""
+    log = job_logger()
+    return lambda text: lines.write(log, lines.request_served(text))
+
+
+class _Output:
+    """A stream that may be full, closed or gone: the work goes on without its lines."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        # A signal handler may log while the same thread is in the middle of a line.
+        self._lock = threading.RLock()
+
+    def write(self, line: str) -> None:
+        """Write ``line``, unharmed by other threads."""
+        stream = self._stream or sys.stderr
+        with self._lock, suppress(OSError, ValueError, RuntimeError):
+            stream.write(f"{line}\n")
+            stream.flush()
+
+    debug = info = warning = error = critical = write
+
+    def is_terminal(self) -> bool:
+        """Tell whether people read the stream."""
+        try:
+            return (self._stream or sys.stderr).isatty()
+        except ValueError:  # it is closed
+            return False
+
+
+class _Handler(logging.Handler):
+    """Brings the lines of libraries to the product's renderer."""
+
+    def __init__(self, output: _Output, render: Processor) -> None:
+        super().__init__()
+        self._output = output
+        self.setFormatter(
+            ProcessorFormatter(
+                foreign_pre_chain=[_name_logger],
+                processors=[ProcessorFormatter.remove_processors_meta, render],
+            )
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write ``record``; what is wrong with a library's call to its logger stays here."""
+        try:
+            self._output.write(self.format(record))
+        except (TypeError, ValueError, KeyError) as error:
+            # logging's own answer would print the arguments, whatever they hold.
+            record.msg, record.args = f"a log call with wrong arguments: {error}", ()
+            self._output.write(self.format(record))
+
+
+def _name_logger(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
+    event_dict["_logger"] = event_dict["_record"].name
+    return event_dict
+
+
+def _take_over_logging(handler: logging.Handler, level: str) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(capture=True)
+
+
+def _take_over_hooks() -> None:
+    """Write what nothing caught as a line, without locals; by default it would go out raw."""
+    log = job_logger()
+
+    def write(place: str, error: BaseException | None) -> None:
+        if error is not None:
+            lines.write(log, lines.uncaught(place), error)
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit:
+            write(args.thread.name if args.thread else "a thread", args.exc_value)
+
+    sys.excepthook = lambda _type, error, _traceback: write("the main thread", error)
+    sys.unraisablehook = lambda args: write("a finaliser", args.exc_value)
+    threading.excepthook = in_thread

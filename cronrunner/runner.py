@@ -1,0 +1,482 @@
+"""One run: discover, plan, claim, execute, record, report.
+
+The runner owns the run's place in the ledger and writes its outcomes; whoever carries out
+visits only returns results. It knows what is to be done and what was done; what a job is,
+and how a tenant is reached, it does not know: ``app`` hands in functions for that.
+
+The order of a run: every ``prepare`` first, then tenants and fleet-scope jobs side by side,
+then every ``summarize`` whose tenants are all closed. Claims run ahead of the threads by at
+most twice the concurrency, so that they can be taken in groups.
+
+A drain (a signal) stops the claiming, and nothing new begins. What runs may go on for the
+grace; what still runs then is recorded as interrupted, and what never began as skipped: in
+the end every planned execution has one outcome, or is counted as a duplicate or as held.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from cronrunner.errors import ConfigError
+from cronrunner.events import (
+    ClaimRefused,
+    DiscoveryFailed,
+    DiscoveryShrank,
+    Dispatcher,
+    ExecutionFinished,
+    JobFileBroken,
+    RunDraining,
+    RunFinished,
+    RunInterruptedFound,
+    RunPlanned,
+    RunStarted,
+    TenantRefused,
+    TenantsDiscovered,
+)
+from cronrunner.executors import Executor
+from cronrunner.executors.base import OnResult
+from cronrunner.model import (
+    FLEET,
+    FLEET_TENANT,
+    CauseCount,
+    Claims,
+    ExitCode,
+    Job,
+    Key,
+    Outcome,
+    Plan,
+    Reason,
+    Report,
+    Request,
+    Result,
+    Run,
+    Shrink,
+    Source,
+    Tenant,
+    Visit,
+    VisitRequest,
+)
+
+#: How soon the runner notices a signal; also how long it waits for a prepare of another run.
+_TICK_SECONDS: Final = 0.1
+#: Tenants named for each cause, and slowest tenants named, in a report.
+_NAMED: Final = 10
+_SLOWEST: Final = 5
+
+
+#: Waits, and returns early when the run drains.
+Pause = Callable[[timedelta], None]
+
+
+class RunLedger(Protocol):
+    """What a run asks of the ledger's write side."""
+
+    def begin_run(
+        self, run: Run, *, fleet: bool, selection: Mapping[str, Any]
+    ) -> Mapping[str, int]:
+        """Open the run; return what dead runs left behind."""
+
+    def claim(self, keys: Sequence[Key], *, again: bool = False) -> Claims:
+        """Take claims, durably."""
+
+    def record(self, result: Result) -> None:
+        """Take an outcome."""
+
+    def accept_tenants(self, server: str, names: Iterable[str]) -> None:
+        """Remember a discovery."""
+
+    def keep_prepared(self, job: str, slot_key: str, value: str) -> None:
+        """Keep a prepared value."""
+
+    def flush(self) -> None:
+        """Make everything durable."""
+
+    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
+        """Close the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be run, and how."""
+
+    run: Run
+    #: The jobs that the command line names, or all enabled ones.
+    jobs: tuple[Job, ...]
+    #: Mistakes in job files that disable their jobs.
+    broken: tuple[str, ...]
+    #: The whole fleet, not a part that somebody chose.
+    fleet: bool
+    selection: Mapping[str, Any]
+    grace: timedelta
+    again: bool = False
+    accept_shrink: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a run works with."""
+
+    ledger: RunLedger
+    events: Dispatcher
+    clock: Callable[[], datetime]
+    discover: Callable[[], Sequence[Source]]
+    #: Compares a source with its last accepted discovery.
+    shrink: Callable[[Source], Shrink | None]
+    plan: Callable[[Sequence[Tenant]], Plan]
+    #: Tells whether every tenant of a job's slot is closed.
+    is_closed: Callable[[Job, str], bool]
+    #: Whether a prepared value is there for a job's slot.
+    is_prepared: Callable[[str, str], bool]
+    #: Makes the executor for a plan, given who takes its results.
+    executor: Callable[[Plan, OnResult, Pause], Executor]
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the results of a run come to; one lock over all of it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    causes: Counter[str] = field(default_factory=Counter)
+    names: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    #: What has no result yet, and its server.
+    open: dict[Key, str] = field(default_factory=dict)
+    duplicates: int = 0
+    #: Left to the next run by a drain.
+    left: int = 0
+    held: int = 0
+
+    def add(self, result: Result) -> None:
+        """Fold one result in. The caller holds the lock."""
+        tenant = result.request.key.tenant
+        self.outcomes[result.outcome] += 1
+        self.seconds[tenant] += result.duration_seconds
+        if result.cause is not None:
+            self.causes[result.cause] += 1
+            if len(self.names[result.cause]) < _NAMED:
+                self.names[result.cause].append(tenant)
+
+
+class Runner:
+    """Carries out one order."""
+
+    def __init__(self, order: Order, parts: Parts) -> None:
+        self._order = order
+        self._parts = parts
+        self._run = order.run
+        self._tally = _Tally()
+        self._errors: list[str] = []
+        self._discovered: dict[str, int] = {}
+        self._discovery_failed = False
+        self._unprepared: set[str] = set()
+        self._signal: str | None = None
+        self._signalled = threading.Event()
+        self._draining = False
+        self._executor: Executor | None = None
+        self._started = time.monotonic()
+
+    def drain(self, signal: str) -> None:
+        """Begin nothing more. Takes no lock: it is called from a signal handler."""
+        self._signal = signal
+        self._signalled.set()
+        if self._executor is not None:
+            self._executor.drain()
+
+    def run(self) -> Report:
+        """Carry out the order. Raises ``LedgerError`` when the ledger is lost."""
+        self._open()
+        try:
+            plan = self._parts.plan(self._discover())
+        except ConfigError as error:
+            self._errors += [str(problem) for problem in error.problems]
+            return self._close(Plan(visits=()), forced=ExitCode.USAGE)
+        self._carry_out(plan)
+        return self._close(plan)
+
+    # Before the fan-out.
+
+    def _open(self) -> None:
+        run, emit = self._run, self._parts.events.emit
+        left = self._parts.ledger.begin_run(
+            run, fleet=self._order.fleet, selection=self._order.selection
+        )
+        lateness = None if run.scheduled_at is None else run.started_at - run.scheduled_at
+        emit(RunStarted(run=run, lateness=lateness))
+        for dead, executions in left.items():
+            emit(RunInterruptedFound(run=dead, executions=executions))
+        for problem in self._order.broken:
+            self._errors.append(problem)
+            emit(JobFileBroken(problem=problem))
+
+    def _discover(self) -> list[Tenant]:
+        found: list[Tenant] = []
+        for source in self._parts.discover():
+            self._discovered[source.server] = len(source.tenants)
+            found += self._take_source(source)
+        return found
+
+    def _take_source(self, source: Source) -> Sequence[Tenant]:
+        emit = self._parts.events.emit
+        for reason in source.refused:
+            emit(TenantRefused(server=source.server, reason=reason))
+        if source.failure is not None:
+            error = source.error or source.failure
+            self._fail_discovery(f"server {source.server}: discovery failed: {error}")
+            emit(DiscoveryFailed(server=source.server, reason=source.failure, error=error))
+            return ()
+        shrink = self._parts.shrink(source)
+        if shrink is None or self._order.accept_shrink:
+            names = [tenant.name for tenant in source.tenants]
+            self._parts.ledger.accept_tenants(source.server, names)
+        else:
+            self._fail_discovery(_shrink_text(shrink))
+            emit(DiscoveryShrank(shrink=shrink))
+        emit(TenantsDiscovered(server=source.server, tenants=len(source.tenants)))
+        return source.tenants
+
+    def _fail_discovery(self, text: str) -> None:
+        self._discovery_failed = True
+        self._errors.append(text)
+
+    # The fan-out.
+
+    def _carry_out(self, plan: Plan) -> None:
+        executor = self._executor = self._parts.executor(plan, self._take_result, self._pause)
+        if self._signal is not None:
+            executor.drain()
+        self._parts.events.emit(
+            RunPlanned(
+                run=self._run,
+                tenants=len(plan.visits),
+                executions=plan.executions,
+                concurrency=executor.concurrency,
+            )
+        )
+        try:
+            self._prepare(plan, executor)
+            fleet = [Visit(tenant=FLEET_TENANT, jobs=(name,)) for name in plan.fleet_jobs]
+            self._visit_all([*fleet, *plan.visits], executor)
+            self._summarize(executor)
+        finally:
+            executor.close()
+
+    def _prepare(self, plan: Plan, executor: Executor) -> None:
+        """Run the ``prepare`` of every planned job; note the jobs whose prepare failed."""
+        planned = {name for visit in plan.visits for name in visit.jobs} | set(plan.fleet_jobs)
+        jobs = [job for job in self._order.jobs if job.prepare and job.name in planned]
+        waiting = {job.prepare_name: job for job in jobs}
+        while waiting and self._signal is None:
+            claims = self._claim([Key(job=n, tenant=FLEET, slot_key=self._slot) for n in waiting])
+            self._submit([(FLEET_TENANT, [key]) for key in claims.granted], claims, executor)
+            self._settle(executor)
+            held = {key.job for key in claims.held}
+            waiting = {name: job for name, job in waiting.items() if name in held}
+            if waiting:
+                # Another run is preparing for all: its value is awaited, not made twice.
+                executor.wait(_TICK_SECONDS)
+        self._unprepared = {
+            job.name for job in jobs if not self._parts.is_prepared(job.name, self._slot)
+        }
+
+    @property
+    def _slot(self) -> str:
+        return self._run.slot.key
+
+    def _visit_all(self, visits: Sequence[Visit], executor: Executor) -> None:
+        """Feed visits to the executor, server by server, a little ahead of it."""
+        waiting: dict[str, deque[Visit]] = defaultdict(deque)
+        for visit in visits:
+            waiting[visit.tenant.server].append(visit)
+        while any(waiting.values()) and self._signal is None:
+            share = max(2, 2 * executor.concurrency // len(waiting))
+            chunk: list[Visit] = []
+            for server, queue in waiting.items():
+                queued = executor.queued(server)
+                room = share - queued if queued <= share // 2 else 0
+                chunk += [queue.popleft() for _ in range(min(room, len(queue)))]
+            waiting = {server: queue for server, queue in waiting.items() if queue}
+            if chunk:
+                self._begin(chunk, executor)
+            else:
+                executor.wait(_TICK_SECONDS)
+        self._settle(executor)
+        for visit in (each for queue in waiting.values() for each in queue):
+            for name in visit.jobs:
+                self._leave_out(visit.tenant, name, Reason.DRAINED)
+
+    def _begin(self, visits: Sequence[Visit], executor: Executor) -> None:
+        """Claim the executions of some visits and hand over those that were granted."""
+        wanted: list[tuple[Tenant, list[Key]]] = []
+        for visit in visits:
+            for name in visit.jobs:
+                if name in self._unprepared:
+                    self._leave_out(visit.tenant, name, Reason.PREPARE_FAILED)
+            keys = [
+                Key(job=name, tenant=visit.tenant.name, slot_key=self._slot)
+                for name in visit.jobs
+                if name not in self._unprepared
+            ]
+            wanted.append((visit.tenant, keys))
+        claims = self._claim([key for _, keys in wanted for key in keys])
+        self._tally.duplicates += len(claims.duplicates)
+        self._tally.held += len(claims.held)
+        self._submit(wanted, claims, executor)
+
+    def _claim(self, keys: Sequence[Key]) -> Claims:
+        if not keys:
+            return Claims(granted={}, duplicates={}, held={})
+        claims = self._parts.ledger.claim(keys, again=self._order.again)
+        for refused, held in ((claims.duplicates, False), (claims.held, True)):
+            for key, holder in refused.items():
+                self._parts.events.emit(ClaimRefused(key=key, holder=holder, held=held))
+        return claims
+
+    def _submit(
+        self, wanted: Iterable[tuple[Tenant, Sequence[Key]]], claims: Claims, executor: Executor
+    ) -> None:
+        visits: list[VisitRequest] = []
+        for tenant, keys in wanted:
+            requests = tuple(
+                self._request(key, claims.granted[key]) for key in keys if key in claims.granted
+            )
+            if requests:
+                visits.append(VisitRequest(tenant=tenant, requests=requests))
+        with self._tally.lock:
+            self._tally.open.update(
+                (request.key, visit.tenant.server) for visit in visits for request in visit.requests
+            )
+        executor.submit(visits)
+
+    def _request(self, key: Key, fence: int) -> Request:
+        return Request(key=key, run=self._run.id, slot=self._run.slot.at, attempt=1, fence=fence)
+
+    def _settle(self, executor: Executor) -> None:
+        """Wait for what was handed over; after a signal, for the grace only."""
+        while self._signal is None and not executor.idle():
+            executor.wait(_TICK_SECONDS)
+        if self._signal is not None:
+            self._drain(executor)
+
+    def _drain(self, executor: Executor) -> None:
+        _, begun = executor.left()
+        if not self._draining:
+            self._draining = True
+            self._parts.events.emit(RunDraining(signal=str(self._signal), running=len(begun)))
+        until = time.monotonic() + self._order.grace.total_seconds()
+        while not executor.idle() and time.monotonic() < until:
+            executor.wait(_TICK_SECONDS)
+        never_began, begun = executor.left()
+        for request in never_began:
+            self._end(request, Outcome.SKIPPED, Reason.DRAINED)
+        for request in begun:
+            self._end(request, Outcome.INTERRUPTED, Reason.GRACE_EXPIRED)
+
+    def _summarize(self, executor: Executor) -> None:
+        """Run each ``summarize`` whose tenants are all closed; never for a part of the fleet."""
+        if not self._order.fleet or self._signal is not None:
+            return
+        self._parts.ledger.flush()
+        keys = [
+            Key(job=job.summarize_name, tenant=FLEET, slot_key=self._slot)
+            for job in self._order.jobs
+            if job.summarize and self._parts.is_closed(job, self._slot)
+        ]
+        claims = self._claim(keys)
+        self._submit([(FLEET_TENANT, [key]) for key in claims.granted], claims, executor)
+        self._settle(executor)
+
+    def _pause(self, delay: timedelta) -> None:
+        self._signalled.wait(delay.total_seconds())
+
+    # Results.
+
+    def _take_result(self, result: Result) -> None:
+        """Record a result, once: after the grace the runner itself has recorded one."""
+        key = result.request.key
+        with self._tally.lock:
+            if self._tally.open.pop(key, None) is None:
+                return
+            self._tally.add(result)
+        if result.value is not None:
+            job = key.job.removesuffix(":prepare")
+            self._parts.ledger.keep_prepared(job, key.slot_key, result.value)
+        self._parts.ledger.record(result)
+        self._parts.events.emit(ExecutionFinished(result=result))
+
+    def _leave_out(self, tenant: Tenant, job: str, reason: Reason) -> None:
+        """Record that a planned execution was never claimed."""
+        key = Key(job=job, tenant=tenant.name, slot_key=self._slot)
+        request = self._request(key, fence=0)
+        with self._tally.lock:
+            self._tally.open[key] = tenant.server
+        self._end(request, Outcome.SKIPPED, reason)
+
+    def _end(self, request: Request, outcome: Outcome, reason: Reason) -> None:
+        """Give an outcome to an execution that has none of its own."""
+        if reason is not Reason.PREPARE_FAILED:
+            self._tally.left += 1
+        self._take_result(
+            Result(
+                request=request,
+                server=self._tally.open.get(request.key, ""),
+                outcome=outcome,
+                reason=reason.value,
+                started_at=self._parts.clock(),
+                duration_seconds=0.0,
+                cause=reason.value if outcome is Outcome.INTERRUPTED else None,
+            )
+        )
+
+    # After the fan-out.
+
+    def _close(self, plan: Plan, *, forced: int | None = None) -> Report:
+        self._parts.ledger.flush()
+        report = self._report(plan, forced)
+        self._parts.ledger.finish_run(report, discovered=self._discovered)
+        self._parts.events.emit(RunFinished(report=report))
+        return report
+
+    def _report(self, plan: Plan, forced: int | None) -> Report:
+        tally = self._tally
+        slowest = heapq.nlargest(
+            _SLOWEST,
+            ((tenant, seconds) for tenant, seconds in tally.seconds.items() if tenant),
+            key=lambda each: each[1],
+        )
+        return Report(
+            run=self._run,
+            finished_at=self._parts.clock(),
+            duration_seconds=time.monotonic() - self._started,
+            tenants=len(plan.visits),
+            planned=plan.executions,
+            outcomes=dict(tally.outcomes),
+            duplicates=tally.duplicates,
+            held=tally.held,
+            errors=tuple(self._errors),
+            causes=tuple(
+                CauseCount(cause=cause, count=count, tenant_names=tuple(tally.names[cause]))
+                for cause, count in tally.causes.most_common()
+            ),
+            slowest=tuple(slowest),
+            discovery_failed=self._discovery_failed,
+            broken_jobs=len(self._order.broken),
+            drained=tally.left > 0,
+            forced=forced,
+        )
+
+
+def _shrink_text(shrink: Shrink) -> str:
+    named = ", ".join(shrink.missing[:_NAMED])
+    more = f" and {len(shrink.missing) - _NAMED} more" if len(shrink.missing) > _NAMED else ""
+    return (
+        f"server {shrink.server}: found {shrink.found} of {shrink.accepted} tenants; missing are"
+        f" {named}{more}; if they are gone for good, run once with --accept-shrink"
+    )

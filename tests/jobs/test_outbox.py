@@ -1,0 +1,75 @@
+"""Queueing messages."""
+
+from datetime import timedelta
+
+import pytest
+
+from jobs.outbox import enqueue, is_address
+from jobs.schema import outbox
+from tests.jobs.tenant import S, TenantDatabase
+
+JOB = "operations.health_check"
+
+
+def test_a_message_is_queued_once_for_each_key(tenant: TenantDatabase) -> None:
+    with tenant.context(JOB) as ctx:
+        assert enqueue(ctx, "a:1", "email", "a@example.org", "Hello", "…") is True
+        assert enqueue(ctx, "a:1", "email", "b@example.org", "Hello again", "…") is False
+    with tenant.context(JOB, slot=S + timedelta(hours=1)) as ctx:
+        assert enqueue(ctx, "a:1", "email", "c@example.org", "Hello once more", "…") is False
+
+    (row,) = tenant.rows(outbox)
+    assert (row["recipient"], row["status"], row["attempts"]) == ("a@example.org", "pending", 0)
+    assert row["not_before"] == row["created_at"] == S
+    assert row["source_job"] == JOB
+    assert row["payload"] is None
+
+
+def test_a_message_of_a_job_that_failed_is_not_queued(tenant: TenantDatabase) -> None:
+    with pytest.raises(RuntimeError), tenant.context(JOB) as ctx:
+        enqueue(ctx, "a:1", "email", "a@example.org", "Hello", "…")
+        raise RuntimeError
+
+    assert tenant.rows(outbox) == []
+
+
+def test_a_message_can_wait_and_carry_a_payload(tenant: TenantDatabase) -> None:
+    tomorrow = S + timedelta(days=1)
+    with tenant.context(JOB) as ctx:
+        enqueue(
+            ctx, "h:1", "webhook", "https://example.org/hook", "", "",
+            payload={"name": "李 🎁"}, not_before=tomorrow,
+        )  # fmt: skip
+
+    (row,) = tenant.rows(outbox)
+    assert row["payload"] == {"name": "李 🎁"}
+    assert row["not_before"] == tomorrow
+    assert row["created_at"] == S
+
+
+def test_what_is_too_long_is_cut_and_says_so(tenant: TenantDatabase) -> None:
+    with tenant.context(JOB) as ctx:
+        enqueue(ctx, "a:1", "email", "a@example.org", "🎁" * 501, "x" * 1_000_001)
+        enqueue(ctx, "a:2", "email", "a@example.org", "🎁" * 500, "a\0b")
+
+    cut, whole = tenant.rows(outbox)
+    assert cut["subject"] == "🎁" * 499 + "…"
+    assert cut["body"] == "x" * 999_999 + "…"
+    assert (whole["subject"], whole["body"]) == ("🎁" * 500, "ab")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "@", "a@", "@b", "a@b@c", "a b@c", "a@b\n", "plain", f"{'a' * 250}@b.de"],
+)
+def test_an_email_needs_an_address(tenant: TenantDatabase, address) -> None:
+    assert not is_address(address)
+    with tenant.context(JOB) as ctx, pytest.raises(ValueError, match="e-mail address"):
+        enqueue(ctx, "a:1", "email", address, "Hello", "…")
+
+    assert tenant.rows(outbox) == []
+
+
+def test_an_address_may_have_254_characters_and_any_script() -> None:
+    assert is_address(f"{'a' * 249}@b.de")
+    assert is_address("zoë@例え.jp")
