@@ -1,0 +1,81 @@
+"""The configuration with which cronrunner visits a demo fleet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+from sqlalchemy import URL, make_url
+
+from demo.tenants import Defect, DemoTenant
+
+#: Where the password of a MariaDB server is looked for.
+PASSWORD: Final = "DEMO_PASSWORD"  # noqa: S105 - the name of a variable
+
+_JOBS: Final = Path(__file__).resolve().parents[1] / "jobs"
+_DELAY: Final = "1s"
+#: A port of the loopback on which nothing listens: it is reserved, and clients never get it.
+_DEAD: Final = "mysql+pymysql://cron@127.0.0.1:1"
+
+
+def write_configuration(path: Path, url: str, tenants: Iterable[DemoTenant]) -> None:
+    """Write a ``tenants.yaml`` for ``tenants`` in the store at ``url``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.write("# Written by `python -m demo init`.\n")
+        yaml = YAML()
+        yaml.dump(_settings(path.parent, url, list(tenants)), file)
+
+
+def _settings(folder: Path, url: str, tenants: list[DemoTenant]) -> dict[str, Any]:
+    unreachable = [tenant for tenant in tenants if tenant.defect is Defect.UNREACHABLE]
+    servers = {"demo": _server(url)}
+    if unreachable:
+        servers["offline"] = _offline(url, unreachable)
+    return {
+        "ledger": "sqlite:///ledger.db",
+        "job_folder": os.path.relpath(_JOBS, folder),
+        "servers": servers,
+        "tenants": {tenant.name: _tenant(tenant) for tenant in tenants},
+        "jobs": {
+            # Nobody waits half a minute for a lock that the demo holds on purpose.
+            "*": {"retries": 0},
+            "compliance.overdue_actions": {"options": {"notify": True}},
+            "operations.health_check": {"options": {"alert_on_failure": True}},
+        },
+    }
+
+
+def _server(url: str) -> dict[str, Any]:
+    parsed = make_url(url)
+    exclude = ["agency_tmp_*"]
+    if parsed.get_backend_name() == "sqlite":
+        folder = str(Path(parsed.database or ".").absolute())
+        directory = {"directory": folder, "pattern": "agency_*.db", "exclude": exclude}
+        return {"url": "sqlite://", "discover": directory}
+    shown = URL.create(parsed.drivername, parsed.username, host=parsed.host, port=parsed.port)
+    server: dict[str, Any] = {"url": str(shown)}
+    if parsed.password:
+        server["password"] = f"${{{PASSWORD}}}"
+    return server | {"discover": {"databases": "agency_*", "exclude": exclude}}
+
+
+def _offline(url: str, tenants: list[DemoTenant]) -> dict[str, Any]:
+    """Describe a server whose tenants are known and cannot be connected to."""
+    if make_url(url).get_backend_name() != "sqlite":
+        return {"url": _DEAD, "discover": {"list": [tenant.name for tenant in tenants]}}
+    # What lies in a file and not in a folder cannot be opened, not even by root.
+    files = [
+        {"name": tenant.name, "database": f"{os.devnull}/{tenant.name}.db"} for tenant in tenants
+    ]
+    return {"url": "sqlite://", "discover": {"list": files}}
+
+
+def _tenant(tenant: DemoTenant) -> dict[str, Any]:
+    settings: dict[str, Any] = {"timezone": tenant.zone}
+    if tenant.defect is Defect.SLOW:
+        settings["debug_delay"] = _DELAY
+    return settings

@@ -1,0 +1,48 @@
+"""The rows of a tenant: a function for each table, which yields what is particular.
+
+A table without a function is left empty. To give a job its rows, add a function, or rows to
+one, and a line to ``TABLES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from demo.rows import compliance, exchanges, machinery, messages, people, work
+from demo.scene import Row, Scene
+from jobs.schema import metadata
+
+TABLES: Final[Mapping[str, Callable[[Scene], Iterable[Row]]]] = {
+    "users": people.users,
+    "auth_tokens": people.auth_tokens,
+    "user_sessions": people.user_sessions,
+    "rate_limits": people.rate_limits,
+    "work_items": work.work_items,
+    "audit_log": work.audit_log,
+    "framework_controls": compliance.framework_controls,
+    "control_evidence": compliance.control_evidence,
+    "uar_comparisons": compliance.uar_comparisons,
+    "uar_rows": compliance.uar_rows,
+    "expiring_assets": compliance.expiring_assets,
+    "notifications": messages.notifications,
+    "outbox": messages.outbox,
+    "integrations": machinery.integrations,
+    "backups": machinery.backups,
+    "job_items": machinery.job_items,
+    "reports": machinery.reports,
+    "metric_values": machinery.metric_values,
+    "exchanges": exchanges.exchanges,
+    "exchange_participants": exchanges.exchange_participants,
+}
+
+
+def rows_of(scene: Scene) -> dict[str, list[Row]]:
+    """Return the rows of every table that has some."""
+    return {table: list(make(scene)) for table, make in TABLES.items()}
+
+
+def complete(table: str, rows: Iterable[Row]) -> list[Row]:
+    """Number rows from 1 and give them every column, so that one statement inserts them all."""
+    blank = dict.fromkeys(metadata.tables[table].columns.keys())
+    return [blank | row | {"id": number} for number, row in enumerate(rows, start=1)]

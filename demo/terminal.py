@@ -1,0 +1,131 @@
+"""Commands as a user would type them: shown, and really run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+HOST: Final = "127.0.0.1"
+#: Where the demo's commands find the URL of a store, which may hold a password.
+URL_VARIABLE: Final = "DEMO_URL"
+
+_COMMAND: Final = Path(sys.executable).with_name("cronrunner")
+_START_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 10.0
+#: Read by jobs, if the configuration does not say otherwise: a demo looks alike everywhere.
+_READ_BY_JOBS: Final = frozenset({"HEALTH_CHECK_COMPONENTS", "ALERT_ON_FAILURE"})
+
+
+class Terminal:
+    """Runs commands in the project's folder, with one configuration."""
+
+    def __init__(self, config: Path, secrets: Mapping[str, str]) -> None:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("CRONRUNNER_") and name not in _READ_BY_JOBS
+        }
+        self._environment = {**kept, **secrets, "CRONRUNNER_CONFIG": str(config)}
+        if config != ROOT / "tenants.yaml":
+            self.typed(f"export CRONRUNNER_CONFIG={os.path.relpath(config, ROOT)}")
+
+    def heading(self, text: str) -> None:
+        """Begin a part of the demo."""
+        print(f"\n\033[1m── {text}\033[0m" if sys.stdout.isatty() else f"\n── {text}", flush=True)
+
+    def typed(self, line: str) -> None:
+        """Show a line behind a prompt."""
+        print(f"$ {line}", flush=True)
+
+    def cronrunner(self, *arguments: str) -> int:
+        """Show and run the command, its output left to the terminal; return its exit code."""
+        self.typed(shlex.join(["cronrunner", *arguments]))
+        return subprocess.run(
+            [_COMMAND, *arguments], cwd=ROOT, env=self._environment, check=False
+        ).returncode
+
+    def ask(self, *arguments: str) -> Any:  # noqa: ANN401 - a JSON document
+        """Run the command out of sight and return the JSON that it prints."""
+        done = subprocess.run(
+            [_COMMAND, *arguments, "--json"],
+            cwd=ROOT,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    @contextmanager
+    def locks(self, names: Sequence[str], url: str, table: str) -> Iterator[None]:
+        """Hold locks on tenants in a process of its own."""
+        if not names:
+            yield
+            return
+        with subprocess.Popen(
+            [sys.executable, "-m", "demo", "lock", *names, "--table", table, "--for", "10m"],
+            cwd=ROOT,
+            env={**os.environ, URL_VARIABLE: url},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as holder:
+            try:
+                for name in names:
+                    if holder.stdout is None or not holder.stdout.readline():
+                        msg = f"expected a lock on {name}; the process that should hold it ended"
+                        raise RuntimeError(msg)
+                yield
+            finally:
+                _end(holder)
+
+    def metrics(self, lines: int) -> str:
+        """Serve and fetch ``/metrics``; return its first lines."""
+        port = str(_free_port())
+        address = f"http://{HOST}:{port}/metrics"
+        self.typed(f"cronrunner serve --port {port} &")
+        with subprocess.Popen(
+            [_COMMAND, "serve", "--port", port], cwd=ROOT, env=self._environment
+        ) as server:
+            try:
+                body = _fetch(address, server)
+            finally:
+                _end(server)
+        self.typed(f"curl -s {address} | head -n {lines}")
+        return "\n".join(body.splitlines()[:lines])
+
+
+def _free_port() -> int:
+    with closing(socket.create_server((HOST, 0))) as taken:
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def _fetch(address: str, server: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=_START_SECONDS) as answer:  # noqa: S310 - the loopback
+                text: str = answer.read().decode()
+                return text
+        except OSError:
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
