@@ -500,6 +500,8 @@ class Report:
     held: int
     errors: tuple[str, ...]
     causes: tuple[CauseCount, ...]
+    #: Tenants that met any cause of failure.
+    unwell_tenants: int
     #: The longest visits: tenant and seconds.
     slowest: tuple[tuple[str, float], ...]
     discovery_failed: bool = False

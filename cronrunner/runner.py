@@ -145,7 +145,10 @@ class _Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
-    names: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    #: Cause -> its first tenants, each once; a dictionary keeps their order.
+    names: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    #: Tenants with any cause.
+    unwell: set[str] = field(default_factory=set)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     #: What has no result yet, and its server.
     open: dict[Key, str] = field(default_factory=dict)
@@ -161,8 +164,9 @@ class _Tally:
         self.seconds[tenant] += result.duration_seconds
         if result.cause is not None:
             self.causes[result.cause] += 1
+            self.unwell.add(tenant)
             if len(self.names[result.cause]) < _NAMED:
-                self.names[result.cause].append(tenant)
+                self.names[result.cause][tenant] = None
 
 
 class Runner:
@@ -465,6 +469,7 @@ class Runner:
                 CauseCount(cause=cause, count=count, tenant_names=tuple(tally.names[cause]))
                 for cause, count in tally.causes.most_common()
             ),
+            unwell_tenants=len(tally.unwell),
             slowest=tuple(slowest),
             discovery_failed=self._discovery_failed,
             broken_jobs=len(self._order.broken),

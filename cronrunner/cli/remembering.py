@@ -16,7 +16,7 @@ from cronrunner.model import WELL, ExitCode, Outcome
 Row = Mapping[str, Any]
 
 _NAMED = 10
-_COLUMNS = ("started", "run", "job", "tenant", "outcome", "seconds", "result")
+_COLUMNS = ("started", "job", "tenant", "outcome", "seconds", "run", "result")
 
 
 def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_json: bool) -> int:
@@ -37,7 +37,7 @@ def _cells(row: Row) -> tuple[object, ...]:
     tenant = row["tenant"] or "(fleet)"
     outcome = Outcome(row["outcome"])
     seconds = row["duration_seconds"]
-    return (row["started_at"], row["run"], row["job"], tenant, outcome, seconds, result)
+    return (row["started_at"], row["job"], tenant, outcome, seconds, row["run"], result)
 
 
 def _print_runs(app: App, limit: int, *, as_json: bool) -> None:
@@ -112,12 +112,13 @@ def _document(run: Row, rows: Sequence[Row]) -> documents.Document:
 
 
 def _causes(rows: Sequence[Row]) -> list[tuple[str, int, Sequence[str]]]:
-    names: defaultdict[str, list[str]] = defaultdict(list)
+    counts: Counter[str] = Counter()
+    names: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for row in rows:
         if row["cause"] is not None:
-            names[row["cause"]].append(row["tenant"])
-    commonest = sorted(names.items(), key=lambda each: -len(each[1]))
-    return [(cause, len(tenants), tenants[:_NAMED]) for cause, tenants in commonest]
+            counts[row["cause"]] += 1
+            names[row["cause"]][row["tenant"]] = None
+    return [(cause, times, list(names[cause])[:_NAMED]) for cause, times in counts.most_common()]
 
 
 def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> None:
@@ -130,7 +131,8 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
     if run["finished_at"] is None:
         flight = app.queries.in_flight(run["run"])
         out.print(f"{len(flight)} claimed and not finished")
-    rendering.print_causes(out, _causes(rows))
+    unwell = {row["tenant"] for row in rows if row["cause"] is not None}
+    rendering.print_causes(out, _causes(rows), len(unwell))
     shown = [row for row in rows if everything or Outcome(row["outcome"]) not in WELL]
     if shown:
         rendering.print_table(

@@ -14,7 +14,10 @@ from rich.table import Table
 from cronrunner.model import WELL, Outcome, Report
 
 #: Columns of output that goes to no terminal: tables are then as wide as their contents.
-_WIDTH = 200
+_WIDTH = 1000
+
+#: Tenants shown beside a cause.
+_NAMED = 5
 
 _COLORS = {Outcome.SUCCEEDED: "green", Outcome.SKIPPED: "yellow"}
 
@@ -35,7 +38,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         right = column in {"tenants", "seconds", "attempts", "failures", "executions"}
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+        # On a narrow terminal the last column, the longest one, gives way.
+        last = column == columns[-1]
+        table.add_column(
+            column,
+            justify="right" if right else "left",
+            overflow="ellipsis" if last else "fold",
+            no_wrap=last,
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console().print(table)
@@ -75,7 +85,7 @@ def print_report(report: Report) -> None:
     if report.held:
         out.print(f"{report.held} are held by another run that is alive")
     causes = [(each.cause, each.count, each.tenant_names) for each in report.causes]
-    print_causes(out, causes)
+    print_causes(out, causes, report.unwell_tenants)
     if any(seconds for _, seconds in report.slowest):
         slow = ", ".join(f"{escape(name)} {seconds:.2f} s" for name, seconds in report.slowest)
         out.print(f"slowest: {slow}")
@@ -90,21 +100,21 @@ def print_outcomes(out: Console, outcomes: Mapping[Any, int]) -> None:
     out.print("  ".join(parts) or "nothing was executed")
 
 
-def print_causes(out: Console, causes: Sequence[tuple[str, int, Sequence[str]]]) -> None:
-    """Print failures grouped by cause, the commonest first."""
+def print_causes(
+    out: Console, causes: Sequence[tuple[str, int, Sequence[str]]], tenants: int
+) -> None:
+    """Print failures grouped by cause, the commonest first: cause, executions, tenants."""
     if not causes:
         return
-    executions = sum(times for _, times, _ in causes)
     out.print()
-    out.print(f"[bold]{count(len(causes), 'cause')}, {count(executions, 'execution')}[/]")
+    out.print(f"[bold]{count(len(causes), 'cause')}, {count(tenants, 'tenant')}[/]")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
     table.add_column(overflow="fold")
     table.add_column(overflow="fold", style="dim")
     for cause, times, names in causes:
-        distinct = list(dict.fromkeys(name or "(fleet)" for name in names))
-        more = " ..." if times > len(names) else ""
-        table.add_row(str(times), escape(cause), escape(", ".join(distinct)) + more)
+        shown = ", ".join(name or "(fleet)" for name in names[:_NAMED])
+        table.add_row(f"{times} x", escape(cause), escape(shown))
     out.print(table)
     out.print()
 
