@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, CursorResult, Engine, bindparam, text
 
 from cronrunner.databases.columns import UtcDateTime
-from cronrunner.errors import ConnectionBusyError, NoTenantError
+from cronrunner.errors import ConnectionBusyError, ConnectionClosedError, NoTenantError
 from cronrunner.model import EMPTY, Job, Request, Result, Tenant, Transaction
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class JobContext:
         self._deadline = deadline
         self._results = results
         self._connection: Connection | None = None
+        self._sessions: list[Session] = []
 
     @property
     def now(self) -> datetime:
@@ -101,10 +102,12 @@ class JobContext:
         return self._tenant_engine()
 
     def session(self) -> Session:
-        """Open an ORM session on ``connection``; the runner still ends the transaction."""
+        """Open an ORM session on ``connection``; the runner flushes it and ends the transaction."""
         from sqlalchemy.orm import Session  # noqa: PLC0415 - only jobs that use the ORM pay
 
-        return Session(bind=self.connection)
+        session = Session(bind=self.connection)
+        self._sessions.append(session)
+        return session
 
     def execute(self, statement: str, **parameters: object) -> CursorResult[Any]:
         """Execute SQL text on ``connection``, with ``:now``, ``:slot``, ``:tenant`` and options."""
@@ -135,8 +138,15 @@ class JobContext:
             return
         try:
             if commit:
-                connection.commit()
-            else:
+                self._commit(connection)
+            elif not connection.closed:
                 connection.rollback()
         finally:
             connection.close()
+
+    def _commit(self, connection: Connection) -> None:
+        if connection.closed and self._job.transaction is not Transaction.NONE:
+            raise ConnectionClosedError
+        for session in self._sessions:
+            session.flush()
+        connection.commit()

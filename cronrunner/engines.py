@@ -3,7 +3,9 @@
 A visit has one session with the server, handed to jobs by an ordinary SQLAlchemy engine whose
 pool holds that one connection. Between two jobs of a visit the session is made as good as new,
 or replaced by a new one if that cannot be done, so that no state of one job reaches another.
-Whatever a job has kept is closed with the visit: nothing of a tenant outlives its turn.
+Each job has an engine object of its own, since listeners and execution options stay with it; one
+that a job has kept opens nothing more. Sessions that a job has kept are closed with the visit:
+nothing of a tenant outlives its turn.
 
 The number of sessions is limited by who may visit (the executor holds a permit of the server
 for each visit), not here. Each server is asked once what its sessions share; who asks first
@@ -21,6 +23,7 @@ from sqlalchemy import Connection, Engine, NullPool, QueuePool
 
 from cronrunner.databases import Endpoint, ServerParts, kind_of
 from cronrunner.databases.base import tenant_dialect
+from cronrunner.errors import VisitOverError
 from cronrunner.model import Tenant
 
 #: Seconds until a second checkout of a visit's one connection is an error. A job's own
@@ -81,22 +84,34 @@ class TenantEngine:
         self._database = tenant.database
         self._ready: Any = None
         self._sessions: list[Any] = []
-        dialect = tenant_dialect(parts.dialect, self._default_schema())
+        #: An ordinary SQLAlchemy engine on the tenant's database, for one job.
+        self.engine = self._make_engine()
+
+    def _make_engine(self) -> Engine:
+        # No event is emitted for an engine that is left behind: a listener of its job may raise.
+        self._turn = turn = object()
+
+        def session() -> Any:  # noqa: ANN401 - a DBAPI connection
+            if self._turn is not turn:
+                raise VisitOverError
+            ready, self._ready = self._ready, None
+            return ready if ready is not None else self._open()
+
+        dialect = tenant_dialect(self._parts.dialect, self._default_schema())
         pool = QueuePool(
-            self._session,
+            session,
             pool_size=1,
             max_overflow=0,
             timeout=_CHECKOUT_SECONDS,
             reset_on_return=None,
             dialect=dialect,
         )
-        #: An ordinary SQLAlchemy engine on the tenant's database.
-        self.engine = Engine(
+        return Engine(
             pool,
             dialect,
-            parts.endpoint.url.set(database=tenant.database),
+            self._parts.endpoint.url.set(database=self._database),
             hide_parameters=True,
-            execution_options={"compiled_cache": parts.compiled},
+            execution_options={"compiled_cache": self._parts.compiled},
         )
 
     def _default_schema(self) -> str | None:
@@ -108,29 +123,32 @@ class TenantEngine:
             self._ready = self._open()
 
     def renew(self) -> None:
-        """Make the session as good as new for the next job."""
-        pool: Any = self.engine.pool
-        if pool.checkedout() or not self._sessions or not self._reset():
+        """Give the next job an engine, and a session that is as good as new."""
+        left, self.engine = self.engine, self._make_engine()
+        if self._is_returned(left) and self._reset():
+            # Who has kept the engine finds an empty pool, and not the next job's session.
+            left.pool = left.pool.recreate()
+            self._ready = self._sessions[0]
+        else:
             self._drop()
 
     def close(self) -> None:
         """End every session of the visit, also those that a job has kept."""
+        self._turn = object()
         self._drop()
-
-    def _session(self) -> Any:  # noqa: ANN401 - a DBAPI connection
-        session, self._ready = self._ready, None
-        return session if session is not None else self._open()
 
     def _open(self) -> Any:  # noqa: ANN401 - a DBAPI connection
         session = self._parts.kind.connect(self._parts, self._database)
         self._sessions.append(session)
         return session
 
+    def _is_returned(self, engine: Engine) -> bool:
+        return not engine.pool.checkedout()  # type: ignore[attr-defined] # a QueuePool
+
     def _reset(self) -> bool:
         return len(self._sessions) == 1 and self._parts.kind.reset(self._sessions[0])
 
     def _drop(self) -> None:
-        self.engine.dispose()
         sessions, self._sessions, self._ready = self._sessions, [], None
         for session in sessions:
             # A session that the pool has closed, or the server, cannot be closed again.

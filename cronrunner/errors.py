@@ -79,6 +79,17 @@ class ConnectionBusyError(CronrunnerError):
     """
 
 
+class ConnectionClosedError(CronrunnerError):
+    """The job has closed ctx.connection, which rolled back what it had not committed.
+
+    The runner commits and closes it when the job returns.
+    """
+
+
+class VisitOverError(CronrunnerError):
+    """The engine belongs to a job that has ended; it opens no more connections."""
+
+
 class NoTenantError(CronrunnerError):
     """A fleet-scope job has no tenant, and so no connection. Use scope="tenant"."""
 

@@ -36,8 +36,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from cronrunner import logs
 from cronrunner.context import JobContext
 from cronrunner.databases import describe, facts
@@ -229,13 +227,14 @@ class Performer:
         if attempt.context is None:
             return attempt
         if attempt.error is not None:
-            # The session may be gone; what ended the attempt is the error that counts.
-            with suppress(SQLAlchemyError):
+            # The session may be gone, and a listener of the job may raise anything. What ended the
+            # attempt is the error that counts.
+            with suppress(BaseException):
                 attempt.context.finish(commit=False)
             return attempt
         try:
             attempt.context.finish(commit=True)
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises
+        except BaseException as error:  # noqa: BLE001 - whatever a driver or a listener raises
             return replace(attempt, error=error)
         return attempt
 

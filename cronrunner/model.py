@@ -21,6 +21,7 @@ duplicate, an open one may be taken over, with a higher fence, once its holder i
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -254,7 +255,12 @@ def _read_int(raw: object, text: str | None) -> int | None:
 def _read_float(raw: object) -> float | None:
     if isinstance(raw, bool) or not isinstance(raw, int | float | str):
         return None
-    return float(raw)
+    try:
+        number = float(raw)
+    except ValueError:
+        return None
+    # Not a number and infinity are within no bounds.
+    return number if math.isfinite(number) else None
 
 
 def _read_list(raw: object, text: str | None) -> tuple[Any, ...] | None:
@@ -415,12 +421,13 @@ class Statistics:
     job: str
     tenant: str
     totals: Mapping[Outcome, int]
-    last_outcome: Outcome
-    last_run_at: datetime
+    #: ``None``, as the times and durations below, while the job never ran on the tenant.
+    last_outcome: Outcome | None
+    last_run_at: datetime | None
     last_success_at: datetime | None
-    last_duration_seconds: float
+    last_duration_seconds: float | None
     consecutive_failures: int
-    smoothed_seconds: float
+    smoothed_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -596,7 +603,7 @@ def as_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),

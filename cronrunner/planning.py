@@ -190,7 +190,8 @@ def _visit(
 ) -> tuple[bool, Visit]:
     """Return whether the tenant failed last, and its visit."""
     known = [found for name in jobs if (found := statistics.get((name, tenant.name)))]
-    expected = sum(each.smoothed_seconds for each in known) if known else None
+    seconds = [each.smoothed_seconds for each in known if each.smoothed_seconds is not None]
+    expected = sum(seconds) if seconds else None
     failing = any(each.consecutive_failures for each in known)
     return failing, Visit(tenant=tenant, jobs=jobs, expected_seconds=expected)
 

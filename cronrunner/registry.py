@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar, overload
@@ -31,6 +32,7 @@ from cronrunner.model import (
 
 JobFunction = Callable[..., Any]
 T = TypeVar("T")
+W = TypeVar("W", bound=StrEnum)
 
 _MARK: Final = "__cronrunner_declaration__"
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
@@ -96,6 +98,9 @@ def job(
     declaration = Declaration(**declared)
 
     def mark(function: JobFunction) -> JobFunction:
+        if not inspect.isfunction(function):
+            msg = f"expected @job on a function, got {function!r}; use @job(schedule=...) for keys"
+            raise TypeError(msg)
         setattr(function, _MARK, declaration)
         return function
 
@@ -136,7 +141,7 @@ def find_jobs(folder: Path) -> Found:
             continue
         for each in loaded:
             if each.name in jobs:
-                problems.append(_twice(each, jobs[each.name], path))
+                problems.append(_twice(each, jobs[each.name]))
             else:
                 jobs[each.name] = each
     return Found(jobs=dict(sorted(jobs.items())), problems=tuple(problems))
@@ -146,9 +151,10 @@ def _no_folder(folder: Path) -> str:
     return f"expected a folder of jobs at {folder}, found none; set job_folder, or create it"
 
 
-def _twice(later: Job, first: Job, path: Path) -> Problem:
+def _twice(later: Job, first: Job) -> Problem:
     text = f"two jobs are named {later.name!r}: {first.origin} and {later.origin}; rename one"
-    return Problem(text=text, file=path.name)
+    file, _, line = later.origin.rpartition(":")
+    return Problem(text=text, file=file, line=int(line))
 
 
 def _make_importable(folder: Path) -> None:
@@ -170,10 +176,16 @@ def _make_importable(folder: Path) -> None:
 
 
 def _load_python(path: Path) -> Iterator[Job]:
-    name = f"{path.resolve().parent.name}.{path.stem}"
+    # The folder is resolved and not the file, which may be a link: a mounted ConfigMap is made
+    # of links into a folder of another name.
+    path = path.parent.resolve() / path.name
+    name = f"{path.parent.name}.{path.stem}"
     try:
         module = importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # A SystemExit, or whatever else a file raises, disables that file and no other.
         sys.modules.pop(name, None)
         raise JobFileError([_import_problem(path, error)]) from error
     problems: list[Problem] = []
@@ -200,12 +212,12 @@ def _load_python(path: Path) -> Iterator[Job]:
 
 def _import_problem(path: Path, error: BaseException) -> Problem:
     """Name the line of the job file at which its import failed."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == str(path):
         return Problem(text=f"SyntaxError: {error.msg}", file=path.name, line=error.lineno)
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename) == path.resolve()
+        if frame.filename == str(path)
     ]
     text = f"{type(error).__name__}: {error}"
     return Problem(text=text, file=path.name, line=lines[-1] if lines else None)
@@ -230,32 +242,62 @@ def _build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
             texts.append(f"{label}: {error}")
             return fallback
 
-    name = declaration.name or default_name
-    if not _NAME.fullmatch(name) or len(name) > _NAME_LIMIT:
-        texts.append(
-            f"name: expected letters, digits, _ and dots, at most {_NAME_LIMIT} long, got {name!r}"
-        )
+    name = take("name", lambda: _name(declaration.name or default_name), default_name)
     built = Job(
         name=name,
         call=call,
         origin=f"{file}:{line}",
         description=description,
-        schedule=declaration.schedule,
+        schedule=take(
+            "schedule", lambda: _typed(declaration.schedule, str | None, "a cron expression"), None
+        ),
         timeout=take("timeout", lambda: _duration(declaration.timeout), timedelta(minutes=5)),
         retry=take("retries", lambda: _retry(declaration), RetryPolicy()),
-        scope=take("scope", lambda: Scope(declaration.scope), Scope.TENANT),
+        scope=take("scope", lambda: _word(Scope, declaration.scope), Scope.TENANT),
         transaction=take(
-            "transaction", lambda: Transaction(declaration.transaction), Transaction.TENANT
+            "transaction", lambda: _word(Transaction, declaration.transaction), Transaction.TENANT
         ),
-        tenants=TenantFilter(names=_globs(declaration.tenants), labels=dict(declaration.labels)),
+        tenants=TenantFilter(
+            names=take("tenants", lambda: _globs(declaration.tenants), ()),
+            labels=take("labels", lambda: _mapping(declaration.labels), {}),
+        ),
         options=take("options", lambda: _options(declaration.options), {}),
-        prepare=declaration.prepare,
-        summarize=declaration.summarize,
-        enabled=declaration.enabled,
+        prepare=take("prepare", lambda: _hook(declaration.prepare), None),
+        summarize=take("summarize", lambda: _hook(declaration.summarize), None),
+        enabled=take("enabled", lambda: _typed(declaration.enabled, bool, "True or False"), True),
     )
     if texts:
         return [Problem(text=f"job {name}: {text}", file=file, line=line) for text in texts]
     return built
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and _NAME.fullmatch(value) and len(value) <= _NAME_LIMIT:
+        return value
+    msg = f"expected letters, digits, _ and dots, at most {_NAME_LIMIT} long, got {value!r}"
+    raise ValueError(msg)
+
+
+def _typed(value: T, kind: Any, expected: str) -> T:  # noqa: ANN401 - what isinstance takes
+    if isinstance(value, kind):
+        return value
+    msg = f"expected {expected}, got {value!r}"
+    raise ValueError(msg)
+
+
+def _mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return dict(_typed(value, Mapping, "a mapping of names to values"))
+
+
+def _hook(value: JobFunction | None) -> JobFunction | None:
+    return _typed(value, Callable | None, "a function")
+
+
+def _word(words: type[W], value: str) -> W:
+    if value in list(words):
+        return words(value)
+    msg = f"expected {' or '.join(words)}, got {value!r}"
+    raise ValueError(msg)
 
 
 def _duration(value: str | timedelta) -> timedelta:
@@ -264,22 +306,26 @@ def _duration(value: str | timedelta) -> timedelta:
 
 def _retry(declaration: Declaration) -> RetryPolicy:
     if declaration.retry is not None:
-        return declaration.retry
+        return _typed(declaration.retry, RetryPolicy, "a RetryPolicy")
     retries: object = declaration.retries
-    if not isinstance(retries, int) or retries < 0:
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
         msg = f"expected a whole number from 0, got {retries!r}"
         raise ValueError(msg)
     return RetryPolicy(attempts=retries + 1)
 
 
 def _globs(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        msg = f"expected a glob or a list of globs, got {value!r}"
+        raise ValueError(msg)
+    return names
 
 
 def _options(declared: Mapping[str, Any]) -> Mapping[str, Option]:
     return {
         name: value if isinstance(value, Option) else Option(_default(value))
-        for name, value in declared.items()
+        for name, value in _mapping(declared).items()
     }
 
 
@@ -313,7 +359,7 @@ _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     "retries": lambda text: int(text) if text.isdigit() else text,
     "transaction": str,
     "tenants": lambda text: [part.strip() for part in text.split(",")],
-    "enabled": lambda text: text.lower() != "false",
+    "enabled": lambda text: {"true": True, "false": False}.get(text.lower(), text),
 }
 
 

@@ -183,6 +183,6 @@ def _tenant_document(tenant: Tenant, known: Sequence[Statistics]) -> documents.D
         "database": tenant.database,
         "labels": dict(tenant.labels),
         "timezone": tenant.timezone,
-        "last_run_at": max((each.last_run_at for each in known), default=None),
+        "last_run_at": max((at for each in known if (at := each.last_run_at)), default=None),
         "failing_jobs": sorted(each.job for each in known if each.consecutive_failures),
     }

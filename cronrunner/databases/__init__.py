@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import traceback
 from importlib import import_module
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, StatementError
 
-from cronrunner.databases.base import DatabaseKind, Endpoint, ErrorFacts, ServerParts
+from cronrunner.databases.base import (
+    DatabaseKind,
+    Endpoint,
+    ErrorFacts,
+    ServerParts,
+    mask_quoted,
+)
 
 __all__ = [
     "KINDS",
@@ -28,7 +35,8 @@ KINDS: Final = {
     "sqlite": ("cronrunner.databases.sqlite", "SQLite"),
 }
 
-_LITERAL: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+#: Text in SQL, also between the quotes that only MySQL takes for it, and one that does not end.
+_LITERAL: Final = re.compile(r"""'(?:[^'\\]|\\.|'')*(?:'|$)|"(?:[^"\\]|\\.|"")*(?:"|$)""", re.DOTALL)
 #: SQL text shown with an error; the whole statement is in the job's source.
 _SQL_LIMIT: Final = 300
 
@@ -71,8 +79,19 @@ def _driver_facts(error: Exception) -> ErrorFacts | None:
 
 
 def _plain(error: BaseException) -> str:
-    if isinstance(error, StatementError):
-        # Its own text repeats the statement and, unless hidden, the parameters.
-        return f"{type(error).__name__}: {' '.join(str(error.args[0]).split())}"
-    message = str(error)
+    # The whole text of a StatementError repeats the statement and, unless hidden, the parameters.
+    message = str(error.args[0] if isinstance(error, StatementError) else error)
+    if _quotes_values(error):
+        message = mask_quoted(" ".join(message.split()))
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _quotes_values(error: BaseException) -> bool:
+    """Tell whether SQLAlchemy could not take a value, and says which, or raises what says which."""
+    # By name: FlushError is the ORM's, which nobody should have to import.
+    if isinstance(error, StatementError) or type(error).__name__ == "FlushError":
+        return True
+    if type(error).__module__ != "builtins" or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("sqlalchemy.")

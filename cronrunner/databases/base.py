@@ -7,16 +7,20 @@ keeping for a server is in ``ServerParts``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sqlalchemy import URL, Connection, Dialect
 from sqlalchemy.util import LRUCache
 
 #: Statements kept compiled for each server; SQLAlchemy's own default for an engine.
 _COMPILED_STATEMENTS = 500
+#: From the first quote that opens to the last that closes: nobody escapes a quote within a value.
+#: An apostrophe within a word is none.
+_QUOTED: Final = re.compile(r"(?<!\w)['\"](?:.*['\"](?!\w)|.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,15 @@ class DatabaseKind(Protocol):
 
     def facts(self, error: Exception) -> ErrorFacts | None:
         """Say what an error of this kind's driver means; ``None`` for any other error."""
+
+
+def mask_quoted(message: str) -> str:
+    """Mask what stands in quotes, since it may be a row's value.
+
+    >>> mask_quoted("Can't use 'O'Brien' here, it doesn't fit")
+    "Can't use '?' here, it doesn't fit"
+    """
+    return _QUOTED.sub("'?'", message)
 
 
 def refuse_unprintable(name: str) -> str | None:

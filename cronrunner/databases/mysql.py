@@ -14,6 +14,7 @@ from cronrunner.databases.base import (
     Endpoint,
     ErrorFacts,
     ServerParts,
+    mask_quoted,
     refuse_unprintable,
     shared_dialect_class,
 )
@@ -54,7 +55,6 @@ _NAMES_ONLY: Final = frozenset({
     ER.ROW_IS_REFERENCED_2, ER.SP_DOES_NOT_EXIST, ER.UNKNOWN_SYSTEM_VARIABLE,
     CR.CR_CONN_HOST_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_GONE_ERROR,
 })  # fmt: skip
-_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 #: Greedy: a value may itself hold a quote followed by the words that end it.
 _DUPLICATE: Final = re.compile(r"^Duplicate entry '.*' for key '([^']*)'$", re.DOTALL)
 
@@ -103,6 +103,8 @@ class MySQL:
             _reset_connection(session)
             session.query(f"SET NAMES {session.charset}")
             session.autocommit(session.autocommit_mode)
+            # Nor does the server go back to the database that a job has left by USE.
+            session.select_db(session.db)
         except (AttributeError, TypeError, pymysql.Error):
             return False
         return True
@@ -195,4 +197,4 @@ def _without_values(number: int | None, message: str) -> str:
         return message
     if number == ER.DUP_ENTRY and (duplicate := _DUPLICATE.match(message)):
         return f"Duplicate entry for key '{duplicate.group(1)}'"
-    return _QUOTED.sub("'?'", message)
+    return mask_quoted(message)

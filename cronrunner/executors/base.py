@@ -26,7 +26,11 @@ class Executor(Protocol):
         """Return how many visits of a server have not begun."""
 
     def wait(self, timeout_seconds: float) -> None:
-        """Return when more visits are wanted or none is left, or after the timeout."""
+        """Return when more visits are wanted or none is left, or after the timeout.
+
+        Raises ``RuntimeError``, or the runner's own error, when a visit broke its thread; so
+        does ``idle``. Nothing begins after that.
+        """
 
     def drain(self) -> None:
         """Begin nothing more, at once. Safe to call from a signal handler."""

@@ -15,6 +15,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
+from cronrunner.errors import CronrunnerError
 from cronrunner.executors.base import OnResult, Perform
 from cronrunner.model import Request, VisitRequest
 
@@ -65,17 +66,26 @@ class ThreadExecutor:
     def wait(self, timeout_seconds: float) -> None:
         """Return when more visits are wanted, or after the timeout. Raises what broke a thread."""
         with self._low:
-            self._low.wait(timeout_seconds)
-            if self._failure is not None:
-                raise self._failure
+            if self._failure is None:
+                self._low.wait(timeout_seconds)
+            self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if isinstance(self._failure, CronrunnerError):
+            raise self._failure
+        if self._failure is not None:
+            # Not the failure itself: a SystemExit would end the process with its own code.
+            msg = f"a visit broke its thread: {type(self._failure).__name__}"
+            raise RuntimeError(msg) from self._failure
 
     def drain(self) -> None:
         """Begin nothing more. Takes no lock: a signal may come while one is held."""
         self._draining = True
 
     def idle(self) -> bool:
-        """Tell whether nothing is running, and nothing will."""
+        """Tell whether nothing is running, and nothing will. Raises what broke a thread."""
         with self._low:
+            self._raise_failure()
             waiting = not self._draining and any(self._queues.values())
             return not waiting and not self._running.total()
 
@@ -83,8 +93,10 @@ class ThreadExecutor:
         """Return the requests that never began, and those that have begun and not ended."""
         with self._low:
             queued = [r for queue in self._queues.values() for v in queue for r in v.requests]
-            begun = [requests[0] for requests in self._open.values() if requests]
-            behind = [r for requests in self._open.values() for r in list(requests)[1:]]
+            # Each is copied once: its thread takes what it has finished from it all the time.
+            taken = [tuple(requests) for requests in self._open.values()]
+        begun = [requests[0] for requests in taken if requests]
+        behind = [r for requests in taken for r in requests[1:]]
         return queued + behind, begun
 
     def close(self) -> None:
@@ -98,7 +110,9 @@ class ThreadExecutor:
             try:
                 self._visit(name, visit)
             except BaseException as error:  # noqa: BLE001 - a broken runner must not look idle
+                # What this visit has not delivered may have been done: nobody may do it again.
                 self._failure = error
+                self._draining = True
             finally:
                 self._give_back(name, visit)
 

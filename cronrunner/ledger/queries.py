@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import translate
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, Select, func, select
@@ -175,11 +176,13 @@ def _filtered(wanted: ExecutionFilter) -> Select[Any]:
 
 
 def _matches(column: Any, pattern: str) -> Any:  # noqa: ANN401 - a text column and its condition
-    """Compare with a glob; what holds no wildcard is compared as it is, by the index."""
-    if not set(pattern) & set("*?"):
+    """Compare with a glob; what holds no wildcard is compared as it is, by the index.
+
+    Not LIKE: it folds case on SQLite, and has no character sets.
+    """
+    if not set(pattern) & set("*?["):
         return column == pattern
-    escaped = pattern.replace("/", "//").replace("%", "/%").replace("_", "/_")
-    return column.like(escaped.replace("*", "%").replace("?", "_"), escape="/")
+    return column.regexp_match(translate(pattern)) | (column == pattern)
 
 
 def _run_document(row: Row[Any]) -> Document:
@@ -203,7 +206,7 @@ def _statistics(row: Row[Any]) -> Statistics:
         job=row.job,
         tenant=row.tenant,
         totals={each: values[each.value] for each in Outcome},
-        last_outcome=Outcome(row.last_outcome),
+        last_outcome=Outcome(row.last_outcome) if row.last_outcome else None,
         last_run_at=row.last_run_at,
         last_success_at=row.last_success_at,
         last_duration_seconds=row.last_duration_seconds,

@@ -1,15 +1,32 @@
-"""The ledger's write statements, made once; what differs between databases is here."""
+"""The ledger's frequent statements, made once; what differs between databases is here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Dialect, Executable, Table, case
+from sqlalchemy import (
+    ColumnElement,
+    Dialect,
+    Executable,
+    Table,
+    bindparam,
+    case,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.dialects.mysql import insert as mysql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from cronrunner.ledger.tables import claims, counters, durations, statistics
+from cronrunner.ledger.tables import (
+    attempts,
+    claims,
+    counters,
+    durations,
+    executions,
+    statistics,
+)
 from cronrunner.model import Outcome
 
 #: Weight of the newest duration in the smoothed one: about the last six runs count.
@@ -20,13 +37,24 @@ Assignments = Callable[[Any], Mapping[str, ColumnElement[Any]]]
 
 
 class Statements:
-    """Upserts for one dialect. Their rows are given as parameters, many at a time."""
+    """What is executed for every group of executions, in one dialect.
+
+    Rows are given as parameters, many at a time.
+    """
 
     def __init__(self, dialect: Dialect) -> None:
         self._mysql = dialect.name in {"mysql", "mariadb"}
         #: Inserts a claim unless the row exists.
         self.new_claims = self._upsert(claims, lambda _: {"fence": claims.c.fence})
+        #: The claims of ``tenant_names`` for a job's slot.
+        self.find_claims = select(claims).where(
+            claims.c.job == bindparam("job"),
+            claims.c.slot_key == bindparam("slot_key"),
+            claims.c.tenant.in_(bindparam("tenant_names", expanding=True)),
+        )
         self.end_claims = self._upsert(claims, _end_claim)
+        self.new_executions = insert(executions)
+        self.new_attempts = insert(attempts)
         self.count_run = self._upsert(statistics, _count_run)
         self.count_only = self._upsert(statistics, _count_totals)
         self.count_durations = self._upsert(durations, _add(durations, "executions", "seconds"))
@@ -68,7 +96,9 @@ def _count_run(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
     """
     old = statistics.c
     later = old.last_success_at.is_(None) | (new.last_success_at > old.last_success_at)
-    smoothed = old.smoothed_seconds * (1 - _NEWEST) + new.smoothed_seconds * _NEWEST
+    smoothed = func.coalesce(
+        old.smoothed_seconds * (1 - _NEWEST) + new.smoothed_seconds * _NEWEST, new.smoothed_seconds
+    )
     return {
         **_count_totals(new),
         "last_outcome": new.last_outcome,

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import tenacity
@@ -43,7 +44,6 @@ from cronrunner.ledger import liveness
 from cronrunner.ledger.schema import migrate
 from cronrunner.ledger.statements import Statements
 from cronrunner.ledger.tables import (
-    attempts,
     claims,
     executions,
     prepared,
@@ -68,6 +68,8 @@ _LINGER_SECONDS: Final = 0.01
 _PATIENCE_SECONDS: Final = 30.0
 #: Tenants in one IN list: SQLite allows 32,766 parameters, MySQL's packets are the limit.
 _CHUNK: Final = 500
+
+_NO_TOTALS: Final = {each.value: 0 for each in Outcome}
 
 T = TypeVar("T")
 Action = Callable[[Connection], Any]
@@ -137,7 +139,8 @@ class Ledger:
                 "fleet": fleet,
                 "selection": json.dumps(selection, sort_keys=True),
             }
-            connection.execute(insert(runs), row)
+            if connection.execute(_of_run(select(runs.c.run), run.id)).first() is None:
+                connection.execute(insert(runs), row)
             return buried
 
         buried = self._do(begin)
@@ -254,9 +257,10 @@ class Ledger:
             due = time.monotonic() >= beat
             if due:
                 beat = time.monotonic() + self._heartbeat.total_seconds()
-            if results or calls or (due and self._run is not None):
+            renews = due and self._run is not None
+            if results or calls or renews:
                 try:
-                    self._commit(results, calls)
+                    self._commit(results, calls, renews=renews)
                 except LedgerError as failure:
                     self._fail(failure, calls)
                     return
@@ -276,7 +280,7 @@ class Ledger:
             self._calls.clear()
             return results, calls
 
-    def _commit(self, results: list[Result], calls: list[_Call]) -> None:
+    def _commit(self, results: list[Result], calls: list[_Call], *, renews: bool) -> None:
         """Write one group in one transaction, repeating it while the ledger is away."""
         answers: list[Any] = []
         try:
@@ -288,13 +292,15 @@ class Ledger:
             ):
                 with attempt:
                     repeated = attempt.retry_state.attempt_number > 1
-                    answers = self._transact(results, calls, repeated=repeated)
+                    answers = self._transact(results, calls, renews=renews, repeated=repeated)
         except Exception as error:
             raise LedgerError(f"the ledger was lost: {describe(error)}") from error
         for call, answer in zip(calls, answers, strict=True):
             call.future.set_result(answer)
 
-    def _transact(self, results: list[Result], calls: list[_Call], *, repeated: bool) -> list[Any]:
+    def _transact(
+        self, results: list[Result], calls: list[_Call], *, renews: bool, repeated: bool
+    ) -> list[Any]:
         with self._engine.connect().execution_options(write=True) as connection:
             if results and repeated:
                 results = self._unrecorded(connection, results)
@@ -303,7 +309,7 @@ class Ledger:
                 if results:
                     self._record(connection, results)
                 answers = [call.action(connection) for call in calls]
-                if self._run is not None:
+                if renews and self._run is not None:
                     now = self._clock()
                     beat = {"heartbeat_at": now, "lease_until": now + self._lease}
                     connection.execute(_of_run(update(runs), self._run.id).values(**beat))
@@ -325,20 +331,31 @@ class Ledger:
         granted: dict[Key, int] = {}
         duplicates: dict[Key, str] = {}
         held: dict[Key, str] = {}
+        # Of many keys the holder is mostly one run.
+        lives = cache(lambda holder: self._is_alive(connection, holder))
         self._insert_claims(connection, run, keys)
-        for row in _claim_rows(connection, keys):
+        for row in self._claim_rows(connection, keys):
             key = Key(job=row.job, tenant=row.tenant, slot_key=row.slot_key)
             if row.run == run.id and row.state == "open":
                 granted[key] = row.fence
             elif row.state == "closed" and not again:
                 duplicates[key] = row.run
-            elif row.state == "open" and row.run and self._is_alive(connection, row.run):
+            elif row.state == "open" and row.run and lives(row.run):
                 held[key] = row.run
             elif self._take_over(connection, run, row):
                 granted[key] = row.fence + 1
             else:
                 held[key] = row.run
         return Claims(granted=granted, duplicates=duplicates, held=held)
+
+    def _claim_rows(self, connection: Connection, keys: Sequence[Key]) -> Iterable[Any]:
+        names: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for key in keys:
+            names[key.job, key.slot_key].append(key.tenant)
+        for (job, slot_key), of_job in names.items():
+            for chunk in _chunks(of_job):
+                wanted = {"job": job, "slot_key": slot_key, "tenant_names": chunk}
+                yield from connection.execute(self._statements.find_claims, wanted).all()
 
     def _insert_claims(self, connection: Connection, run: Run, keys: Sequence[Key]) -> None:
         now = self._clock()
@@ -420,7 +437,7 @@ class Ledger:
             for claim in connection.execute(select(claims).where(left)).all()
         ]
         if rows:
-            connection.execute(insert(executions), rows)
+            connection.execute(self._statements.new_executions, rows)
             counts = [_statistics_row(each, None) for each in rows]
             connection.execute(self._statements.count_only, counts)
         connection.execute(update(claims).where(left).values(run="", outcome="interrupted"))
@@ -430,17 +447,20 @@ class Ledger:
 
     def _record(self, connection: Connection, results: Sequence[Result]) -> None:
         now = self._clock()
-        connection.execute(insert(executions), [_execution_row(each) for each in results])
-        connection.execute(insert(attempts), [_attempt_row(each) for each in results])
+        rows = [_execution_row(each) for each in results]
+        connection.execute(self._statements.new_executions, rows)
+        connection.execute(self._statements.new_attempts, [_attempt_row(e) for e in results])
         # What was never claimed has no fence and no claim to end.
         ends = [_claim_end(each, now) for each in results if each.request.fence]
         if ends:
             connection.execute(self._statements.end_claims, ends)
         ran: list[dict[str, Any]] = []
         only_counted: list[dict[str, Any]] = []
-        for each in results:
-            row = _statistics_row(_execution_row(each), each)
-            (ran if _ran(each) else only_counted).append(row)
+        for execution, each in zip(rows, results, strict=True):
+            if _ran(each):
+                ran.append(_statistics_row(execution, each))
+            else:
+                only_counted.append(_statistics_row(execution, None))
         if ran:
             connection.execute(self._statements.count_run, ran)
         if only_counted:
@@ -456,25 +476,12 @@ class Ledger:
         return [e for e in results if (e.request.key.job, e.request.key.tenant) not in recorded]
 
 
-def _of_run(statement: Any, run: str) -> Any:  # noqa: ANN401 - an UPDATE of `runs`
+def _of_run(statement: Any, run: str) -> Any:  # noqa: ANN401 - a statement on `runs`
     return statement.where(runs.c.run == run)
 
 
 def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-
-
-def _claim_rows(connection: Connection, keys: Sequence[Key]) -> Iterable[Any]:
-    names: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for key in keys:
-        names[key.job, key.slot_key].append(key.tenant)
-    for (job, slot_key), of_job in names.items():
-        for chunk in _chunks(of_job):
-            yield from connection.execute(
-                select(claims).where(
-                    claims.c.job == job, claims.c.slot_key == slot_key, claims.c.tenant.in_(chunk)
-                )
-            ).all()
 
 
 def _execution_row(result: Result) -> dict[str, Any]:
@@ -539,19 +546,24 @@ def _ran(result: Result) -> bool:
 def _statistics_row(execution: Mapping[str, Any], result: Result | None) -> dict[str, Any]:
     """Make the statistics of one execution; those of its pair are folded by the database."""
     outcome = Outcome(execution["outcome"])
-    succeeded = outcome is Outcome.SUCCEEDED
-    finished_at = execution["started_at"]
-    seconds = 0.0 if result is None else result.duration_seconds
-    return {
+    counted = {
         "job": execution["job"],
         "tenant": execution["tenant"],
-        **{each.value: int(each is outcome) for each in Outcome},
+        **_NO_TOTALS,
+        outcome.value: 1,
+        "consecutive_failures": 0,
+    }
+    if result is None:
+        # The job did not run: of its last run there is nothing to say.
+        return counted
+    finished_at = result.started_at + timedelta(seconds=result.duration_seconds)
+    return counted | {
         "last_outcome": outcome.value,
         "last_run_at": finished_at,
-        "last_success_at": finished_at + timedelta(seconds=seconds) if succeeded else None,
-        "last_duration_seconds": seconds,
+        "last_success_at": finished_at if outcome is Outcome.SUCCEEDED else None,
+        "last_duration_seconds": result.duration_seconds,
         "consecutive_failures": int(outcome not in WELL),
-        "smoothed_seconds": seconds,
+        "smoothed_seconds": result.duration_seconds,
     }
 
 

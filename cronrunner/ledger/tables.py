@@ -164,12 +164,13 @@ statistics = Table(
     Column("job", JOB, primary_key=True),
     Column("tenant", TENANT, primary_key=True),
     *(Column(outcome.value, BigInteger, nullable=False) for outcome in Outcome),
-    Column("last_outcome", WORD, nullable=False),
-    Column("last_run_at", Instant, nullable=False),
+    # NULL while the job never ran there: the runner has left it out, or was cut off.
+    Column("last_outcome", WORD),
+    Column("last_run_at", Instant),
     Column("last_success_at", Instant),
-    Column("last_duration_seconds", Float(53), nullable=False),
+    Column("last_duration_seconds", Float(53)),
     Column("consecutive_failures", Integer, nullable=False),
-    Column("smoothed_seconds", Float(53), nullable=False),
+    Column("smoothed_seconds", Float(53)),
 )
 
 durations = Table(

@@ -28,7 +28,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from cronrunner import __version__
 from cronrunner.logs.lines import Line
-from cronrunner.model import EMPTY, WELL
+from cronrunner.model import EMPTY, WELL, Outcome
 from cronrunner.redaction import Redactor, clip, description, format_traceback
 
 #: Bytes of a line of JSON; collectors cut or refuse what is longer.
@@ -106,6 +106,8 @@ class Cleaner:
 
     def value(self, value: object, limits: _Limits, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
         """Return ``value`` as JSON has it; what JSON has not becomes text."""
+        if isinstance(value, Outcome):  # lines are counted by it, whatever somebody's password is
+            return str(value)
         if isinstance(value, str):  # most are
             return self.text(value, limits.text)
         match value:

@@ -186,7 +186,11 @@ def _tenant_tables(snapshot: LedgerSnapshot) -> Iterator[_Table]:
     yield _Table(
         name="cronrunner_tenant_job_last_duration_seconds",
         help="Duration of the last execution.",
-        rows=[((pair.tenant, pair.job), pair.last_duration_seconds) for pair in known],
+        rows=[
+            ((pair.tenant, pair.job), pair.last_duration_seconds)
+            for pair in known
+            if pair.last_duration_seconds is not None
+        ],
     )
     yield _Table(
         name="cronrunner_tenant_job_last_success_timestamp_seconds",
@@ -200,7 +204,11 @@ def _tenant_tables(snapshot: LedgerSnapshot) -> Iterator[_Table]:
     yield _Table(
         name="cronrunner_tenant_job_last_run_timestamp_seconds",
         help="When the job last ended, with whatever outcome.",
-        rows=[((pair.tenant, pair.job), pair.last_run_at.timestamp()) for pair in known],
+        rows=[
+            ((pair.tenant, pair.job), pair.last_run_at.timestamp())
+            for pair in known
+            if pair.last_run_at is not None
+        ],
     )
     yield _Table(
         name="cronrunner_tenant_job_consecutive_failures",

@@ -141,12 +141,12 @@ def upgrade() -> None:
         sa.Column("cancelled", sa.BigInteger(), nullable=False),
         sa.Column("interrupted", sa.BigInteger(), nullable=False),
         sa.Column("tenant_gone", sa.BigInteger(), nullable=False),
-        sa.Column("last_outcome", _key(40), nullable=False),
-        sa.Column("last_run_at", Instant(), nullable=False),
+        sa.Column("last_outcome", _key(40), nullable=True),
+        sa.Column("last_run_at", Instant(), nullable=True),
         sa.Column("last_success_at", Instant(), nullable=True),
-        sa.Column("last_duration_seconds", sa.Float(precision=53), nullable=False),
+        sa.Column("last_duration_seconds", sa.Float(precision=53), nullable=True),
         sa.Column("consecutive_failures", sa.Integer(), nullable=False),
-        sa.Column("smoothed_seconds", sa.Float(precision=53), nullable=False),
+        sa.Column("smoothed_seconds", sa.Float(precision=53), nullable=True),
         sa.PrimaryKeyConstraint("job", "tenant"),
     )
     op.create_table(
