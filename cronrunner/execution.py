@@ -284,7 +284,13 @@ def _counters(value: Any) -> Mapping[str, int]:  # noqa: ANN401 - whatever a job
         for name, count in value.items()
     ):
         return dict(value)
-    msg = f"expected a job to return None or a mapping of names to whole numbers, got {value!r}"
+    # Types and not values: what a job returns by mistake is often rows.
+    got = type(value).__name__
+    if isinstance(value, Mapping):
+        got = " and ".join(
+            sorted({f"{type(k).__name__}: {type(v).__name__}" for k, v in value.items()})
+        )
+    msg = f"expected a job to return None or a mapping of names to whole numbers, got {got}"
     raise CountersError(msg[:_CAUSE_LIMIT])
 
 

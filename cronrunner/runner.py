@@ -201,7 +201,9 @@ class Runner:
             plan = self._parts.plan(self._discover())
         except ConfigError as error:
             self._errors += [str(problem) for problem in error.problems]
-            return self._close(Plan(visits=()), forced=ExitCode.USAGE)
+            # A tenant that is not found may be on the server that did not answer.
+            forced = None if self._discovery_failed else ExitCode.USAGE
+            return self._close(Plan(visits=()), forced=forced)
         self._carry_out(plan)
         return self._close(plan)
 
@@ -286,7 +288,7 @@ class Runner:
             if waiting:
                 # Another run is preparing for all: its value is awaited, not made twice.
                 executor.wait(_TICK_SECONDS)
-        self._unprepared = {
+        self._unprepared |= {
             job.name for job in jobs if not self._parts.is_prepared(job.name, self._slot)
         }
 
@@ -384,8 +386,11 @@ class Runner:
             self._end(request, Outcome.INTERRUPTED, Reason.GRACE_EXPIRED)
 
     def _summarize(self, executor: Executor) -> None:
-        """Run each ``summarize`` whose tenants are all closed; never for a part of the fleet."""
-        if not self._order.fleet or self._signal is not None:
+        """Run each ``summarize`` whose tenants are all closed; never for a part of the fleet.
+
+        A discovery that failed or shrank gave a part of it.
+        """
+        if not self._order.fleet or self._discovery_failed:
             return
         self._parts.ledger.flush()
         keys = [
@@ -393,6 +398,10 @@ class Runner:
             for job in self._order.jobs
             if job.summarize and self._parts.is_closed(job, self._slot)
         ]
+        if self._signal is not None:
+            for key in keys:
+                self._leave_out(FLEET_TENANT, key.job, Reason.DRAINED)
+            return
         claims = self._claim(keys)
         self._submit([(FLEET_TENANT, [key]) for key in claims.granted], claims, executor)
         self._settle(executor)
@@ -409,9 +418,12 @@ class Runner:
             if self._tally.open.pop(key, None) is None:
                 return
             self._tally.add(result)
+        job, _, hook = key.job.partition(":")
         if result.value is not None:
-            job = key.job.removesuffix(":prepare")
             self._parts.ledger.keep_prepared(job, key.slot_key, result.value)
+        elif hook == "prepare":
+            # Also with --again, when an earlier value of the slot is there.
+            self._unprepared.add(job)
         self._parts.ledger.record(result)
         self._parts.events.emit(ExecutionFinished(result=result))
 

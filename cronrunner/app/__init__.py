@@ -247,11 +247,19 @@ class App:
             if port is None:
                 port = self.settings.metrics.port
             if port is not None:
-                stack.enter_context(self.serving(self.settings.metrics.host, port, events))
+                self._serve(self.settings.metrics.host, port, events, stack)
             report = runner.run()
             self.ledger.add_counters(counting.drain())
             self._deliver(events)
         return report
+
+    def _serve(self, host: str, port: int, events: Dispatcher, stack: ExitStack) -> None:
+        """Serve metrics while the run lasts; a port that is taken is no reason not to run."""
+        try:
+            stack.enter_context(self.serving(host, port, events))
+        except OSError as error:
+            text = f"/metrics is not served on {host}:{port}: {error.strerror or error}"
+            events.emit(Warned(subject="metrics", text=text))
 
     def _order(self, selection: Selection, options: RunOptions, jobs: Sequence[Job]) -> Order:
         now = self.clock()

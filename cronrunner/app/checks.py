@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from cronrunner import schedule
 from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
-from cronrunner.config import JobSettings, Settings
+from cronrunner.config import JobSettings, Settings, load_rest
 from cronrunner.errors import Problem
 from cronrunner.ledger.engine import ledger_file
 from cronrunner.model import Job, Option, RetryPolicy, Transaction
 from cronrunner.planning import is_glob, nearest
-from cronrunner.registry import Found
+from cronrunner.redaction import Redactor, secret_values
+from cronrunner.registry import Found, find_jobs
 
 _CONTAINER_FILES: Final = ("/.dockerenv", "/run/.containerenv")
 _CONTAINER_VARIABLES: Final = ("KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4")
@@ -31,6 +33,17 @@ def find_errors(settings: Settings, found: Found) -> list[Problem]:
         problems += _override_errors(settings, found, location, pattern, override)
     problems += _environment_errors(settings, found.jobs)
     return problems
+
+
+def find_more_errors(path: Path, environ: Mapping[str, str]) -> list[Problem]:
+    """Return what else is wrong beside the mistakes that keep the configuration from being read."""
+    settings = load_rest(path, environ)
+    if settings is None:
+        return []
+    found = find_jobs(settings.folder / settings.job_folder)
+    redactor = Redactor(secret_values(environ, settings.secrets))
+    problems = [*find_errors(settings, found), *found.problems]
+    return [replace(each, text=redactor.text(each.text)) for each in problems]
 
 
 def find_warnings(settings: Settings, found: Found) -> list[Problem]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from cronrunner.app import App
+from cronrunner.app.checks import find_more_errors
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
 from cronrunner.config import find_config, json_schema
@@ -28,7 +29,11 @@ def check_all(*, connect: bool, print_schema: bool, config: str | None, as_json:
                 failures = list(_connect(app, warnings))
             lines = _lines(app)
     except ConfigError as error:
-        errors, warnings, lines = list(error.problems), [], []
+        errors = sorted(
+            [*error.problems, *find_more_errors(path, os.environ)],
+            key=lambda each: (each.file != str(path), each.file or "", each.line or 0),
+        )
+        warnings, lines = [], []
     code = ExitCode.USAGE if errors else ExitCode.DISCOVERY if failures else ExitCode.OK
     if as_json:
         documents.write(_document(code, [*errors, *failures], warnings))

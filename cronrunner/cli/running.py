@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from cronrunner import logs
 from cronrunner.app import App, RunOptions
@@ -22,6 +22,9 @@ from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import ExitCode, Report
 from cronrunner.planning import Selection
 from cronrunner.runner import Runner
+
+_STDOUT: Final = 1
+_STDERR: Final = 2
 
 
 def run_now(  # noqa: PLR0913 - the command's options
@@ -65,6 +68,12 @@ def run_now(  # noqa: PLR0913 - the command's options
             return _refused(options, texts, ExitCode.USAGE, as_json=as_json)
         except LedgerError as error:
             return _refused(options, [str(error)], ExitCode.RUNNER, as_json=as_json)
+        except Exception as error:
+            # Reported by the catch-all around main; the document is printed here as well.
+            if as_json:
+                text = f"the runner itself failed: {type(error).__name__}"
+                _refused(options, [text], ExitCode.RUNNER, as_json=True)
+            raise
         if as_json:
             documents.write(_document(app, report))
         else:
@@ -88,8 +97,25 @@ def _run(app: App, selection: Selection, options: RunOptions) -> Report:
     if terminal and not selection.tenants:
         log = _WithoutExecutions(log)
     listeners = [log] if progress is None else [log, progress]
-    with progress or nullcontext(), _Drain() as drain:
+    with progress or nullcontext(), _stdout_for_results(), _Drain() as drain:
         return app.run(selection, options, listeners=listeners, on_runner=drain.watch)
+
+
+@contextmanager
+def _stdout_for_results() -> Iterator[None]:
+    """Send to stderr what jobs, and processes that they start, print meanwhile."""
+    if sys.stdout is None or sys.stderr is None:  # they were closed before we came
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
 
 
 class _WithoutExecutions:

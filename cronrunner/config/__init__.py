@@ -9,7 +9,7 @@ How a file is read: ``document`` makes plain data with line numbers, ``reference
 wrong, ``settings`` is the result.
 """
 
-from cronrunner.config.loading import find_config, load
+from cronrunner.config.loading import find_config, load, load_rest
 from cronrunner.config.references import Reference
 from cronrunner.config.schema import json_schema
 from cronrunner.config.sections import (
@@ -44,4 +44,5 @@ __all__ = [
     "find_config",
     "json_schema",
     "load",
+    "load_rest",
 ]

@@ -21,6 +21,8 @@ from cronrunner.errors import ConfigError, Problem
 
 DEFAULT_NAME: Final = "tenants.yaml"
 VARIABLE: Final = "CRONRUNNER_CONFIG"
+#: A mistake that is taken out may uncover one more around it; three deep is the deepest.
+_ROUNDS: Final = 8
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path:
@@ -52,21 +54,55 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
     """Read ``path``; raises ``ConfigError`` with all of its mistakes, ordered by line."""
     document = read_document(path)
     reading = _Reading(document, environ)
-    folder = path.absolute().parent
-    try:
-        sections: TenantsFile | None = TenantsFile.model_validate(
-            reading.data, context={"folder": folder}
-        )
-    except ValidationError as error:
-        sections = None
-        reading.add(explain(error, document))
-    reading.add(mistakes(reading.data))
+    sections = reading.validate(path)
     if sections is None or reading.problems:
         raise ConfigError(sorted(reading.problems, key=lambda each: each.line or 0))
+    return _settings(path, environ, reading, sections)
+
+
+def load_rest(path: Path, environ: Mapping[str, str]) -> Settings | None:
+    """Return what is left of a file without its mistakes, for further checks; never to be run.
+
+    ``None`` if too little is left, or a mistake in it decides what the rest means.
+    """
+    try:
+        reading = _Reading(read_document(path), environ)
+    except ConfigError:
+        return None
+    for _ in range(_ROUNDS):
+        sections = reading.validate(path)
+        wrong, reading.wrong = reading.wrong, set()
+        if sections is not None and sections.ledger.server not in {None, *sections.servers}:
+            wrong.add(("ledger",))
+        if sections is not None and wrong <= {("servers",)}:
+            return _settings(path, environ, reading, sections)
+        if wrong & {(), ("job_folder",)}:
+            return None
+        for location in wrong:
+            _remove(reading.data, location)
+    return None
+
+
+def _remove(data: dict[str, Any], location: Location) -> None:
+    """Take out what is at ``location``, or around it: a list, or what lacks a key it needs."""
+    part, rest = location[0], location[1:]
+    inner = data.get(str(part))
+    if not rest or not isinstance(inner, dict) or rest[0] not in inner:
+        data.pop(str(part), None)
+        if part == "servers":
+            data["servers"] = {}
+        return
+    _remove(inner, rest)
+
+
+def _settings(
+    path: Path, environ: Mapping[str, str], reading: _Reading, sections: TenantsFile
+) -> Settings:
+    document = reading.document
     references = dict(_references(sections))
     return Settings(
         path=path,
-        folder=folder,
+        folder=path.absolute().parent,
         **{name: getattr(sections, name) for name in TenantsFile.model_fields},
         warnings=tuple(_warnings(references, document)),
         digest=_digest(document.data),
@@ -80,23 +116,37 @@ class _Reading:
     """The data of a document with its references replaced, and the mistakes so far."""
 
     def __init__(self, document: Document, environ: Mapping[str, str]) -> None:
-        self._document = document
+        self.document = document
         self._interpolation = Interpolation(environ)
         self._failed: set[Location] = set()
         self.problems: list[Problem] = []
+        #: Where a mistake is, reported or not.
+        self.wrong: set[Location] = set()
         self.data = self._replace(document.data, ())
         self.secrets = self._interpolation.secrets
+
+    def validate(self, path: Path) -> TenantsFile | None:
+        """Check the data against the models and the rules; ``None`` if the models refuse it."""
+        sections: TenantsFile | None = None
+        try:
+            folder = path.absolute().parent
+            sections = TenantsFile.model_validate(self.data, context={"folder": folder})
+        except ValidationError as error:
+            self.add(explain(error, self.document))
+        self.add(mistakes(self.data))
+        return sections
 
     def add(self, found: Iterator[Mistake]) -> None:
         """Keep mistakes, but for those that only follow from a reference without a value."""
         for each in found:
+            self.wrong.add(each.location)
             if each.location not in self._failed:
                 self._keep(each)
 
     def _keep(self, mistake: Mistake) -> None:
         place = dotted(mistake.location)
         text = f"{place}: {mistake.text}" if place else mistake.text
-        self.problems.append(self._document.problem(mistake.location, text))
+        self.problems.append(self.document.problem(mistake.location, text))
 
     def _replace(self, value: Any, location: Location) -> Any:  # noqa: ANN401 - what YAML holds
         if isinstance(value, dict):
@@ -108,9 +158,10 @@ class _Reading:
         try:
             return self._interpolation.replace(value)
         except Expected as error:
-            text = describe(self._document, location, error.expected, error.got, error.advice)
+            text = describe(self.document, location, error.expected, error.got, error.advice)
             self._keep(Mistake(location, text))
             self._failed.add(location)
+            self.wrong.add(location)
             return value
 
 

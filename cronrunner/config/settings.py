@@ -26,6 +26,8 @@ from cronrunner.errors import Problem
 S = TypeVar("S", bound=Section)
 
 _MAGIC: Final = re.compile(r"[*?\[]")
+#: What the file says of most tenants: frozen, so that they can share it.
+_NO_TENANT_SETTINGS: Final = TenantSettings()
 
 
 class Overrides(Generic[S]):
@@ -96,7 +98,7 @@ class Settings:
 
     def tenant(self, name: str) -> TenantSettings:
         """Return what the file says of a tenant, its globs included."""
-        settings = TenantSettings()
+        settings = _NO_TENANT_SETTINGS
         for each in self._tenants.of(name):
             settings = merged(settings, each)
         return settings

@@ -35,8 +35,9 @@ KINDS: Final = {
     "sqlite": ("cronrunner.databases.sqlite", "SQLite"),
 }
 
-#: Text in SQL, also between the quotes that only MySQL takes for it, and one that does not end.
-_LITERAL: Final = re.compile(r"""'(?:[^'\\]|\\.|'')*(?:'|$)|"(?:[^"\\]|\\.|"")*(?:"|$)""", re.DOTALL)
+#: Text in SQL, from its first apostrophe to its last: a value may hold one that is not escaped.
+#: Double quotes hold text for MySQL, and for others names.
+_LITERAL: Final = re.compile(r"""'(?:.*'(?!\w)|.*)|"(?:[^"\\]|\\.|"")*(?:"|$)""", re.DOTALL)
 #: SQL text shown with an error; the whole statement is in the job's source.
 _SQL_LIMIT: Final = 300
 

@@ -70,11 +70,13 @@ class MySQL:
         dialect = shared_dialect_class(base)(dbapi=base.import_dbapi())  # type: ignore[call-arg]
         timeout = endpoint.connect_timeout_seconds
         arguments: dict[str, Any] = {
-            **dialect.create_connect_args(endpoint.url.set(database=None))[1],
+            **dialect.create_connect_args(endpoint.url)[1],
             "connect_timeout": timeout,
             "read_timeout": timeout,
             "charset": "utf8mb4",
         }
+        # Each session says its own, and this first one needs none.
+        arguments.pop("database", None)
         session, tls = _first_session(arguments, endpoint)
         arguments |= _tls_arguments(tls)
         engine = Engine(NullPool(lambda: session, dialect=dialect), dialect, endpoint.url)

@@ -161,7 +161,6 @@ class ThreadExecutor:
                 self._queues[visit.tenant.server].append(
                     VisitRequest(tenant=visit.tenant, requests=tuple(rest))
                 )
-            # A permit is free: a thread that found no server with room may have one now.
-            self._work_there.notify()
+            # One permit is free, and this thread itself comes back for it: none is woken up.
             if self._draining or not self._running.total():
                 self._low.notify()

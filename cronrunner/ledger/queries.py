@@ -141,7 +141,8 @@ class Queries:
     def snapshot(self, clock: Callable[[], datetime]) -> LedgerSnapshot:
         """Read all that metrics are made of."""
         with self._engine.connect() as connection:
-            per_server = select(tenants.c.server, func.count()).group_by(tenants.c.server)
+            number = func.count().label("number")
+            per_server = select(tenants.c.server, number).group_by(tenants.c.server)
             return LedgerSnapshot(
                 taken_at=clock(),
                 statistics=_known_statistics(connection),
@@ -149,7 +150,7 @@ class Queries:
                 durations=_durations(connection),
                 last_completed=_last_fleet_run(connection, succeeded=False),
                 last_succeeded=_last_fleet_run(connection, succeeded=True),
-                tenants=dict(connection.execute(per_server).tuples().all()),
+                tenants={row.server: row.number for row in connection.execute(per_server)},
                 counters={
                     (row.name, row.label): row.value for row in connection.execute(select(counters))
                 },

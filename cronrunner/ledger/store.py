@@ -157,7 +157,9 @@ class Ledger:
         with self._wake:
             self._check()
             self._results.append(result)
-            self._wake.notify()
+            if len(self._results) == 1:
+                # From the first one on the writer knows, and waits for company.
+                self._wake.notify()
 
     def flush(self) -> None:
         """Return when everything handed over is durable."""
@@ -418,7 +420,8 @@ class Ledger:
         if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
             return 0
         left = (claims.c.run == row.run) & (claims.c.state == "open")
-        servers = dict(connection.execute(select(tenants.c.tenant, tenants.c.server)).tuples())
+        found = connection.execute(select(tenants.c.tenant, tenants.c.server))
+        servers = {each.tenant: each.server for each in found}
         rows = [
             {
                 "run": row.run,
