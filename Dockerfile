@@ -12,7 +12,7 @@ RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip install --require-hashes --requirement requirements/build.txt \
     && /opt/build/bin/pip --python /opt/cronrunner/bin/python install --require-hashes --requirement requirements/runtime.txt
 
-COPY pyproject.toml README.md ./
+COPY pyproject.toml ./
 COPY cronrunner cronrunner
 RUN /opt/build/bin/pip wheel --no-build-isolation --no-deps --no-index --wheel-dir dist . \
     && /opt/build/bin/pip --python /opt/cronrunner/bin/python install --no-deps --no-index dist/*.whl

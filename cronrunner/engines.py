@@ -126,16 +126,16 @@ class TenantEngine:
         """Give the next job an engine, and a session that is as good as new."""
         left, self.engine = self.engine, self._make_engine()
         if self._is_returned(left) and self._reset():
-            # Who has kept the engine finds an empty pool, and not the next job's session.
-            left.pool = left.pool.recreate()
             self._ready = self._sessions[0]
         else:
             self._drop()
+        _empty(left)
 
     def close(self) -> None:
         """End every session of the visit, also those that a job has kept."""
         self._turn = object()
         self._drop()
+        _empty(self.engine)
 
     def _open(self) -> Any:  # noqa: ANN401 - a DBAPI connection
         session = self._parts.kind.connect(self._parts, self._database)
@@ -154,3 +154,8 @@ class TenantEngine:
             # A session that the pool has closed, or the server, cannot be closed again.
             with contextlib.suppress(self._parts.dialect.loaded_dbapi.Error):
                 session.close()
+
+
+def _empty(engine: Engine) -> None:
+    """Take its sessions from an engine that a job may have kept, without ending them."""
+    engine.pool = engine.pool.recreate()

@@ -46,6 +46,7 @@ def _settings(folder: Path, url: str, tenants: list[DemoTenant]) -> dict[str, An
             "compliance.overdue_actions": {"options": {"notify": True}},
             "operations.health_check": {"options": {"alert_on_failure": True}},
         },
+        "log": {"format": "${LOG_FORMAT:-auto}"},
     }
 
 

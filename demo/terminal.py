@@ -20,11 +20,15 @@ HOST: Final = "127.0.0.1"
 #: Where the demo's commands find the URL of a store, which may hold a password.
 URL_VARIABLE: Final = "DEMO_URL"
 
+#: What `tenants.yaml` lets the environment say about the log.
+_LOG_FORMAT: Final = "LOG_FORMAT"
+#: Lines that are shown of a log.
+_LOG_LINES: Final = 2
 _COMMAND: Final = Path(sys.executable).with_name("cronrunner")
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
-#: Read by jobs, if the configuration does not say otherwise: a demo looks alike everywhere.
-_READ_BY_JOBS: Final = frozenset({"HEALTH_CHECK_COMPONENTS", "ALERT_ON_FAILURE"})
+#: What jobs and the configuration read: a demo looks alike everywhere.
+_ENVIRONMENT: Final = frozenset({"HEALTH_CHECK_COMPONENTS", "ALERT_ON_FAILURE", _LOG_FORMAT})
 
 
 class Terminal:
@@ -34,7 +38,7 @@ class Terminal:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("CRONRUNNER_") and name not in _READ_BY_JOBS
+            if not name.startswith("CRONRUNNER_") and name not in _ENVIRONMENT
         }
         self._environment = {**kept, **secrets, "CRONRUNNER_CONFIG": str(config)}
         if config != ROOT / "tenants.yaml":
@@ -48,23 +52,48 @@ class Terminal:
         """Show a line behind a prompt."""
         print(f"$ {line}", flush=True)
 
-    def cronrunner(self, *arguments: str) -> int:
-        """Show and run the command, its output left to the terminal; return its exit code."""
-        self.typed(shlex.join(["cronrunner", *arguments]))
-        return subprocess.run(
-            [_COMMAND, *arguments], cwd=ROOT, env=self._environment, check=False
-        ).returncode
+    def run(self, *arguments: str, log: Path) -> int:
+        """Show and do a run over the fleet; return its exit code.
+
+        On a terminal it draws its progress. Elsewhere its log is JSON: it goes to a file, of
+        which the last lines are shown.
+        """
+        command = shlex.join(["cronrunner", *arguments])
+        if sys.stderr.isatty():
+            self.typed(command)
+            return self._call(arguments).returncode
+        shown = os.path.relpath(log, ROOT)
+        self.typed(f"{command} 2>{shown}")
+        with log.open("wb") as file:
+            done = self._call(arguments, stderr=file)
+        self.typed(f"tail -n {_LOG_LINES} {shown}")
+        print("\n".join(log.read_text().splitlines()[-_LOG_LINES:]), flush=True)
+        return done.returncode
+
+    def cronrunner(self, *arguments: str, readable: bool = False) -> None:
+        """Show and run a command; if ``readable``, its log is for people wherever it goes."""
+        command = shlex.join(["cronrunner", *arguments])
+        if readable and not sys.stdout.isatty():
+            command = f"{_LOG_FORMAT}=console {command}"
+            self._environment[_LOG_FORMAT] = "console"
+        self.typed(command)
+        self._call(arguments, stderr=subprocess.STDOUT)
+        self._environment.pop(_LOG_FORMAT, None)
 
     def ask(self, *arguments: str) -> Any:  # noqa: ANN401 - a JSON document
         """Run the command out of sight and return the JSON that it prints."""
-        done = subprocess.run(
-            [_COMMAND, *arguments, "--json"],
-            cwd=ROOT,
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
+        done = self._call([*arguments, "--json"], stdout=subprocess.PIPE)
+        done.check_returncode()
         return json.loads(done.stdout)
+
+    def _call(
+        self,
+        arguments: Sequence[str],
+        **streams: Any,  # noqa: ANN401 - as subprocess takes them
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [_COMMAND, *arguments], cwd=ROOT, env=self._environment, check=False, **streams
+        )
 
     @contextmanager
     def locks(self, names: Sequence[str], url: str, table: str) -> Iterator[None]:

@@ -297,6 +297,7 @@ class MariaDB(_Process):
         self.execute(f"CREATE OR REPLACE USER %s@'{HOST}' IDENTIFIED BY %s", (name, password))
         resources = " ".join(f"{limit.upper()} {value}" for limit, value in limits.items())
         extra = f" WITH {resources}" if resources else ""
+        on = on.replace("%", "%%")  # a wildcard of GRANT, not a place for an argument
         self.execute(f"GRANT {privileges} ON {on} TO %s@'{HOST}'{extra}", (name,))
 
     def process_list(self) -> list[dict[str, Any]]:

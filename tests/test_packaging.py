@@ -1,5 +1,6 @@
 """What is installed is what is locked, and what ships is what runs."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -77,10 +78,12 @@ def test_the_wheel_declares_the_command_and_its_dependencies(wheel: zipfile.ZipF
     assert declared == {Requirement(line) for line in PROJECT["dependencies"]}
 
 
-def test_the_installed_version_is_the_one_in_the_changelog() -> None:
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    assert "## [Unreleased]" in changelog
-    assert f"## [{__version__}]" in changelog
+def test_the_installed_version_is_the_one_of_this_checkout() -> None:
+    assert importlib.metadata.version("cronrunner") == __version__
+
+
+def test_the_changelog_has_a_place_for_the_next_change() -> None:
+    assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_image_runs_the_fleet_as_nobody_in_particular() -> None:

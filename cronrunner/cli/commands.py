@@ -84,7 +84,9 @@ def tenants(**asked: Any) -> int:  # noqa: ANN401 - the options above
 )
 @click.option("--since", type=Instant(), help="Started at or after this time.")
 @click.option("--until", type=Instant(), help="Started before this time.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many."
+)
 @click.option("--runs", is_flag=True, help="Show runs, not executions.")
 @config_option
 @json_option
@@ -138,7 +140,13 @@ def check(**asked: Any) -> int:  # noqa: ANN401 - the options above
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9464, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=9464,
+    show_default=True,
+    help="Port to listen on.",
+)
 @config_option
 def serve(config: str | None, host: str, port: int) -> int:
     """Answer /metrics and /health from the ledger, until stopped."""

@@ -29,14 +29,14 @@ def open_engine(endpoint: Endpoint) -> Engine:
     database = endpoint.url.database or ""
 
     def connect() -> Any:  # noqa: ANN401 - a DBAPI connection
-        return kind.connect(parts, database, bounded_reads=True)
+        session = kind.connect(parts, database, bounded_reads=True)
+        # Once: as an option of the engine it would be set and reset around every transaction.
+        parts.dialect.set_isolation_level(session, "READ COMMITTED")
+        return session
 
     parts.dialect.default_schema_name = database
     pool = QueuePool(connect, pool_size=CONNECTIONS, max_overflow=0, dialect=parts.dialect)
-    options = {"isolation_level": "READ COMMITTED"}
-    return Engine(pool, parts.dialect, endpoint.url, hide_parameters=True).execution_options(
-        **options
-    )
+    return Engine(pool, parts.dialect, endpoint.url, hide_parameters=True)
 
 
 def _sqlite_engine(endpoint: Endpoint) -> Engine:

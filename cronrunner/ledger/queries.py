@@ -183,7 +183,7 @@ def _matches(column: Any, pattern: str) -> Any:  # noqa: ANN401 - a text column 
     """
     if not set(pattern) & set("*?["):
         return column == pattern
-    return column.regexp_match(translate(pattern)) | (column == pattern)
+    return column.regexp_match(r"\A" + translate(pattern)) | (column == pattern)
 
 
 def _run_document(row: Row[Any]) -> Document:

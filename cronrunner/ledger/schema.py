@@ -7,6 +7,8 @@ instant take turns, by SQLite's write lock or by a named lock of the server.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Connection, Engine, inspect, text
@@ -18,6 +20,8 @@ HEAD: Final = "0001"
 
 _LOCK: Final = "cronrunner:migrate"
 _LOCK_SECONDS: Final = 60
+#: How long one question for the lock may wait: less than any read timeout.
+_ASK_SECONDS: Final = 1
 
 
 def migrate(engine: Engine) -> None:
@@ -28,12 +32,38 @@ def migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         if _version(connection) == HEAD:
             return
-    with engine.connect().execution_options(write=True) as connection, connection.begin():
-        if connection.dialect.name != "sqlite":
-            statement = text("SELECT GET_LOCK(:lock, :seconds)")
-            connection.execute(statement, {"lock": _LOCK, "seconds": _LOCK_SECONDS})
+    with (
+        engine.connect().execution_options(write=True) as connection,
+        _alone(connection),
+        connection.begin(),
+    ):
         if (found := _version(connection)) != HEAD:
             _upgrade(connection, found)
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Hold the named lock of a server until what is done is committed.
+
+    It belongs to the session, which goes back to the pool: nothing else releases it.
+    """
+    if connection.dialect.name == "sqlite":
+        yield
+        return
+    statement = text("SELECT GET_LOCK(:lock, :seconds)")
+    for _ in range(_LOCK_SECONDS // _ASK_SECONDS):
+        asked = {"lock": _LOCK, "seconds": _ASK_SECONDS}
+        if connection.execute(statement, asked).scalar_one() == 1:
+            break
+    else:
+        raise LedgerError(
+            f"another process has been migrating the ledger for {_LOCK_SECONDS} s; is it alive?"
+        )
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.execute(text("SELECT RELEASE_LOCK(:lock)"), {"lock": _LOCK})
 
 
 def _version(connection: Connection) -> str | None:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     case,
     func,
     insert,
+    literal_column,
     select,
 )
 from sqlalchemy.dialects.mysql import insert as mysql_insert
@@ -81,7 +82,7 @@ def _end_claim(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401 - 
         name: case((mine, new[name]), else_=claims.c[name])
         for name in ("state", "outcome", "closed_at")
     }
-    freed = case((mine & (new.state == "open"), ""), else_=claims.c.run)
+    freed = case((mine & (new.state == _constant("open")), _constant("")), else_=claims.c.run)
     return {**end, "run": freed}
 
 
@@ -97,7 +98,8 @@ def _count_run(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
     old = statistics.c
     later = old.last_success_at.is_(None) | (new.last_success_at > old.last_success_at)
     smoothed = func.coalesce(
-        old.smoothed_seconds * (1 - _NEWEST) + new.smoothed_seconds * _NEWEST, new.smoothed_seconds
+        old.smoothed_seconds * _constant(1 - _NEWEST) + new.smoothed_seconds * _constant(_NEWEST),
+        new.smoothed_seconds,
     )
     return {
         **_count_totals(new),
@@ -109,7 +111,8 @@ def _count_run(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
         ),
         "last_duration_seconds": new.last_duration_seconds,
         "consecutive_failures": case(
-            (new.consecutive_failures == 0, 0), else_=old.consecutive_failures + 1
+            (new.consecutive_failures == _constant(0), _constant(0)),
+            else_=old.consecutive_failures + _constant(1),
         ),
         "smoothed_seconds": smoothed,
     }
@@ -117,3 +120,11 @@ def _count_run(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
 
 def _add(table: Table, *names: str) -> Assignments:
     return lambda new: {name: table.c[name] + new[name] for name in names}
+
+
+def _constant(value: float | str) -> ColumnElement[Any]:
+    """Write a constant of this module into the statement's text.
+
+    PyMySQL sends many rows as one statement, and refuses to if there are parameters behind VALUES.
+    """
+    return literal_column(repr(value))

@@ -17,7 +17,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
-    Float,
+    Double,
     Index,
     Integer,
     MetaData,
@@ -134,7 +134,7 @@ executions = Table(
     Column("attempts", Integer, nullable=False),
     Column("fence", Integer, nullable=False),
     Column("started_at", Instant, nullable=False),
-    Column("duration_seconds", Float(53), nullable=False),
+    Column("duration_seconds", Double, nullable=False),
     # A mapping of whole numbers, as JSON.
     Column("counters", Text),
     Index("executions_of_run", "run", "job", "tenant", unique=True),
@@ -155,7 +155,7 @@ attempts = Table(
     Column("error", Text),
     Column("code", String(100)),
     Column("started_at", Instant, nullable=False),
-    Column("duration_seconds", Float(53), nullable=False),
+    Column("duration_seconds", Double, nullable=False),
 )
 
 statistics = Table(
@@ -168,9 +168,9 @@ statistics = Table(
     Column("last_outcome", WORD),
     Column("last_run_at", Instant),
     Column("last_success_at", Instant),
-    Column("last_duration_seconds", Float(53)),
+    Column("last_duration_seconds", Double),
     Column("consecutive_failures", Integer, nullable=False),
-    Column("smoothed_seconds", Float(53)),
+    Column("smoothed_seconds", Double),
 )
 
 durations = Table(
@@ -180,7 +180,7 @@ durations = Table(
     # The position in `model.DURATION_BUCKETS`; its length for +Inf.
     Column("bucket", Integer, primary_key=True, autoincrement=False),
     Column("executions", BigInteger, nullable=False),
-    Column("seconds", Float(53), nullable=False),
+    Column("seconds", Double, nullable=False),
 )
 
 counters = Table(
@@ -188,7 +188,7 @@ counters = Table(
     metadata,
     Column("name", key_text(100), primary_key=True),
     Column("label", key_text(100), primary_key=True),
-    Column("value", Float(53), nullable=False),
+    Column("value", Double, nullable=False),
 )
 
 tenants = Table(

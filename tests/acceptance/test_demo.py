@@ -36,7 +36,7 @@ def test_what_a_user_would_type_is_shown_with_what_comes_of_it(tmp_path: Path) -
 
     assert "$ cronrunner run --scheduled-at 2026-03-01T00:00:00Z" in shown
     assert "$ cronrunner history" in shown
-    assert "$ cronrunner --tenant=agency_cedar" in shown
+    assert "cronrunner --tenant=agency_cedar\n" in shown
     assert "Traceback (most recent call last)" in shown
     assert "no such table: rate_limits" in shown
     assert "/metrics | head" in shown

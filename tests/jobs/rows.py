@@ -40,7 +40,7 @@ def action(**values: Any) -> dict[str, Any]:
 
 
 def case(**values: Any) -> dict[str, Any]:
-    return action(kind="case", status="open", **values)
+    return action(**{"kind": "case", "status": "open", **values})
 
 
 def event(created_at: datetime, action: str = "login") -> dict[str, Any]:

@@ -19,6 +19,8 @@ JOBS: Mapping[str, Job] = find_jobs(FOLDER).jobs
 
 #: The slot of a test that names none: midnight UTC, the first of a month, a Sunday.
 S = datetime(2026, 3, 1, tzinfo=UTC)
+#: When the job runs: late, so that a stamp of the clock is told from one of the slot.
+NOW = S + timedelta(minutes=7)
 
 
 def ago(**parts: float) -> datetime:
@@ -54,7 +56,7 @@ class TenantDatabase:
         *,
         slot: datetime = S,
         zone: str = "UTC",
-        clock: Callable[[], datetime] = lambda: S,
+        clock: Callable[[], datetime] = lambda: NOW,
         **options: Any,
     ) -> dict[str, int]:
         """Run a job; its transaction is committed, or rolled back when it raises."""
@@ -68,7 +70,7 @@ class TenantDatabase:
         *,
         slot: datetime = S,
         zone: str = "UTC",
-        clock: Callable[[], datetime] = lambda: S,
+        clock: Callable[[], datetime] = lambda: NOW,
         **options: Any,
     ) -> Iterator[JobContext]:
         """Give the context of one attempt, finished as the runner would."""

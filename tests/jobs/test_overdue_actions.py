@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text, update
 from sqlalchemy.exc import DBAPIError
 
 from jobs.schema import notifications, users, work_items
@@ -40,6 +40,7 @@ def test_an_action_in_progress_whose_flag_is_false_is_flagged(tenant: TenantData
         pytest.param(action(status="cancelled"), id="cancelled"),
         pytest.param(action(is_overdue=True), id="flagged before"),
         pytest.param(case(), id="a case"),
+        pytest.param(case(status="in_progress"), id="a case with the status of an action"),
     ],
 )
 def test_what_is_not_late_is_left_alone(tenant: TenantDatabase, row) -> None:
@@ -125,6 +126,29 @@ def test_more_actions_than_one_batch_holds_are_all_flagged(tenant: TenantDatabas
 
     assert tenant.run(JOB, notify=True) == NOTHING | {"flagged": 1001, "notified": 1001}
     assert [row["is_overdue"] for row in tenant.rows(work_items)] == [True] * 1001 + [None]
+
+
+def test_an_action_that_is_completed_meanwhile_is_neither_flagged_nor_told(
+    tenant: TenantDatabase,
+) -> None:
+    tenant.add(users, user(id=1))
+    tenant.add(work_items, action(id=1, owner_id=1), action(id=2, owner_id=1, title="Done"))
+
+    def complete(connection, _cursor, statement, *_rest) -> None:
+        # Just before the job's own UPDATE, after it has chosen its rows.
+        if statement.startswith("UPDATE work_items SET is_overdue"):
+            done = update(work_items).where(work_items.c.id == 2).values(status="completed")
+            connection.execute(done)
+
+    event.listen(tenant.engine, "before_cursor_execute", complete)
+    try:
+        counters = tenant.run(JOB, notify=True)
+    finally:
+        event.remove(tenant.engine, "before_cursor_execute", complete)
+
+    assert counters == NOTHING | {"flagged": 1, "notified": 1}
+    assert [row["is_overdue"] for row in tenant.rows(work_items)] == [True, None]
+    assert len(tenant.rows(notifications)) == 1
 
 
 def test_an_action_flagged_on_another_day_keeps_its_date(tenant: TenantDatabase) -> None:

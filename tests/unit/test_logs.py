@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -24,8 +25,8 @@ from hypothesis import strategies as st
 
 from cronrunner import events
 from cronrunner.logs import Format, LogListener, bound, configure, job_logger, request_logger
-from cronrunner.logs.lines import line_of
-from cronrunner.logs.rendering import LINE_LIMIT
+from cronrunner.logs.lines import Line, line_of, request_served, uncaught
+from cronrunner.logs.rendering import LINE_LIMIT, Cleaner, Ecs
 from cronrunner.model import (
     FLEET_TENANT,
     Key,
@@ -40,6 +41,7 @@ from cronrunner.model import (
 )
 from cronrunner.redaction import Redactor, secret_values
 
+DOCS = (Path(__file__).parent.parent.parent / "docs/events.md").read_text()
 PASSWORD = "p4ss/w0rd!"
 ROW = "row-value-4711"
 TENANT = Tenant(name="acme", server="main", database="agency_acme")
@@ -81,6 +83,7 @@ REPORT = Report(
     held=0,
     errors=(),
     causes=(),
+    unwell_tenants=1,
     slowest=(),
 )
 
@@ -109,7 +112,17 @@ EVENTS: tuple[events.Event, ...] = (
     events.JobFileBroken(problem="jobs/x.py:3: no"),
     events.ClaimRefused(key=REQUEST.key, holder="01JD7", held=True),
     events.ExecutionStarted(request=REQUEST, tenant=TENANT),
-    events.ExecutionFinished(result=result()),
+    events.ExecutionFinished(
+        result=result(
+            Outcome.FAILED,
+            reason="why",
+            error="ValueError: no",
+            cause="no",
+            code="ValueError",
+            traceback="Traceback ...",
+            counters={"flagged": 3},
+        )
+    ),
     events.VisitFinished(tenant="acme", seconds=0.5),
     events.Warned(subject="ledger", text="the ledger is in a container"),
     events.SinkFailed(sink="pushgateway", error="no"),
@@ -356,13 +369,8 @@ def test_the_worst_line_is_still_short(make_log: Make) -> None:
     ),
 )
 def test_whatever_is_logged_is_valid_json(text: str, fields: dict[str, Any]) -> None:
-    stream = io.StringIO()
-    redactor = Redactor([PASSWORD])
-    from cronrunner.logs.rendering import Cleaner, Ecs
-
-    render = Ecs(Cleaner(redactor, describe))
-    stream.write(str(render(None, "info", {"event": text, **fields})))
-    json.loads(stream.getvalue(), parse_constant=pytest.fail)
+    render = Ecs(Cleaner(Redactor([PASSWORD]), describe))
+    json.loads(render(None, "info", {"event": text, **fields}), parse_constant=pytest.fail)
 
 
 # Secrets and row values
@@ -392,6 +400,15 @@ def test_no_secret_and_no_row_value_is_in_any_line(make_log: Make, style: str) -
     assert "p4ss%2Fw0rd" not in log.text
     assert ROW not in log.text.replace("Duplicate entry '{ROW}'", "")
     assert "a log call with wrong arguments" in log.text
+
+
+def test_a_password_of_one_letter_breaks_neither_the_json_nor_the_counts() -> None:
+    render = Ecs(Cleaner(Redactor(["e", '"', ":"]), describe))
+    line = line_of(events.ExecutionFinished(result=result()))
+    document = json.loads(render(None, line.level, {"event": line.text, "_line": line}))
+    assert document["message"] == "[redacted]x[redacted]cution succ[redacted][redacted]d[redacted]d"
+    assert document["event"]["action"] == "execution.finished"
+    assert document["cronrunner"]["outcome"] == "succeeded"
 
 
 def test_exceptions_that_nothing_caught_are_written_without_locals(
@@ -447,6 +464,26 @@ def test_every_event_has_a_line() -> None:
     }
     assert {type(event) for event in EVENTS} == kinds
     assert len({line_of(event).action for event in EVENTS}) == len(kinds)
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_every_line_is_documented_with_its_fields(event: events.Event) -> None:
+    line, name = line_of(event), type(event).__name__
+    (row,) = re.findall(rf"^\| `{name}` \| `(.*?)` \| (.*?) \| (.*?) \|", DOCS, re.MULTILINE)
+    action, level, fields = row
+    assert action == line.action
+    assert line.level in level
+    assert set(re.findall("`(.*?)`", fields)) == set(line.fields)
+
+
+def test_no_line_is_documented_that_does_not_exist() -> None:
+    names = set(re.findall(r"^\| `([A-Z]\w+)` \|", DOCS, re.MULTILINE))
+    assert names == {type(event).__name__ for event in EVENTS}
+
+
+@pytest.mark.parametrize("line", [uncaught("x"), request_served("x")], ids=lambda line: line.action)
+def test_the_lines_that_come_from_no_event_are_documented(line: Line) -> None:
+    assert f"`{line.action}` ({line.level}" in DOCS
 
 
 def test_an_event_without_a_line_is_an_error() -> None:

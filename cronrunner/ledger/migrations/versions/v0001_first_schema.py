@@ -37,7 +37,7 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("code", sa.String(length=100), nullable=True),
         sa.Column("started_at", Instant(), nullable=False),
-        sa.Column("duration_seconds", sa.Float(precision=53), nullable=False),
+        sa.Column("duration_seconds", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("run", "job", "tenant", "attempt"),
     )
     op.create_table(
@@ -58,7 +58,7 @@ def upgrade() -> None:
         "counters",
         sa.Column("name", _key(100), nullable=False),
         sa.Column("label", _key(100), nullable=False),
-        sa.Column("value", sa.Float(precision=53), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", "label"),
     )
     op.create_table(
@@ -66,7 +66,7 @@ def upgrade() -> None:
         sa.Column("job", _key(100), nullable=False),
         sa.Column("bucket", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("executions", sa.BigInteger(), nullable=False),
-        sa.Column("seconds", sa.Float(precision=53), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("job", "bucket"),
     )
     op.create_table(
@@ -86,7 +86,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("started_at", Instant(), nullable=False),
-        sa.Column("duration_seconds", sa.Float(precision=53), nullable=False),
+        sa.Column("duration_seconds", sa.Double(), nullable=False),
         sa.Column("counters", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
@@ -144,9 +144,9 @@ def upgrade() -> None:
         sa.Column("last_outcome", _key(40), nullable=True),
         sa.Column("last_run_at", Instant(), nullable=True),
         sa.Column("last_success_at", Instant(), nullable=True),
-        sa.Column("last_duration_seconds", sa.Float(precision=53), nullable=True),
+        sa.Column("last_duration_seconds", sa.Double(), nullable=True),
         sa.Column("consecutive_failures", sa.Integer(), nullable=False),
-        sa.Column("smoothed_seconds", sa.Float(precision=53), nullable=True),
+        sa.Column("smoothed_seconds", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("job", "tenant"),
     )
     op.create_table(
