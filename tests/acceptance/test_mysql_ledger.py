@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ Make = Callable[[str], Fleet]
 
 
 @pytest.fixture
-def ledger(mariadb: MariaDB, prefix: str) -> Iterator[str]:
+def ledger(mariadb: MariaDB, prefix: str) -> str:
     """The name of the ledger's database, which the globs of tenants match as well."""
     mariadb.create_databases([prefix + "ledger"])
     return prefix + "ledger"

@@ -120,7 +120,7 @@ def two(world: World, engines: Engines) -> Iterator[TenantEngine]:
 def test_a_prepared_server_has_an_initialised_dialect(world: World) -> None:
     dialect = world.prepared().dialect
 
-    assert dialect.server_version_info  # type: ignore[attr-defined]
+    assert dialect.server_version_info
     assert dialect.name == world.kind.name
 
 
