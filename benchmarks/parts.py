@@ -15,14 +15,12 @@ from sqlalchemy import make_url
 from benchmarks.fleet import STATEMENT, Fleet
 from benchmarks.measuring import cpu_milliseconds
 from cronrunner import logs
-from cronrunner.app import App
-from cronrunner.app.endpoints import endpoint_of
-from cronrunner.databases import Endpoint, ServerParts
-from cronrunner.engines import Engines
-from cronrunner.events import Dispatcher, ExecutionFinished
-from cronrunner.execution import Performer, Work
+from cronrunner.app import App, RunOptions
+from cronrunner.databases import Endpoint
+from cronrunner.events import ExecutionFinished
 from cronrunner.ledger import Ledger, open_engine
-from cronrunner.model import Key, Outcome, Request, Result, Run, Slot, Tenant, VisitRequest
+from cronrunner.model import ExitCode, Key, Outcome, Request, Result, Run, Slot, Tenant
+from cronrunner.planning import Selection
 
 #: Claims taken together: what a run with 16 threads takes when it is busy.
 _GROUP = 16
@@ -35,7 +33,6 @@ class Parts:
     def __init__(self, fleet: Fleet, folder: Path, output: TextIO) -> None:
         environ = {**os.environ, **fleet.environ}
         self._app = App(fleet.folder / "tenants.yaml", environ, log_to=output)
-        self._engines = Engines({"main": endpoint_of(self._app.settings, "main")})
         self._tenants = [Tenant(name=name, server="main", database=name) for name in fleet.tenants]
         url = make_url("sqlite:///ledger.db")
         engine = open_engine(Endpoint(name="ledger", url=url, folder=folder))
@@ -48,20 +45,27 @@ class Parts:
         self._app.close()
 
     def measure(self) -> Mapping[str, float]:
-        """Measure all parts, one after another, in one thread but for the ledger's writer."""
+        """Measure the whole and its parts, one after another."""
         return {
+            "run": self._of_all(self._run),
             "driver": self._of_all(self._drive),
-            "visits": self._of_all(self._visit),
             "ledger": self._of_all(self._record),
-            "log line": self._of_all(self._write_lines),
+            "log": self._of_all(self._write_lines),
         }
 
     def _of_all(self, work: Callable[[], None]) -> float:
         return cpu_milliseconds(work, len(self._tenants))
 
+    def _run(self) -> None:
+        """Run all of it, as the command does."""
+        options = RunOptions(command="benchmark")
+        report = self._app.run(Selection(), options, listeners=[self._log])
+        if report.exit_code != ExitCode.OK:
+            raise RuntimeError(f"a run did not go well: {report.causes}")
+
     def _drive(self) -> None:
         """Connect, execute, commit, disconnect: what no runner can do without."""
-        parts: ServerParts = self._engines.server("main")
+        parts = self._app.engines.server("main")
         for tenant in self._tenants:
             session = parts.kind.connect(parts, tenant.database)
             with session.cursor() as cursor:
@@ -69,24 +73,6 @@ class Parts:
                 cursor.fetchone()
             session.commit()
             session.close()
-
-    def _visit(self) -> None:
-        """Perform: the same, by an engine and a job's context, and a result made of it."""
-        found = self._app.found.jobs["bench.count"]
-        perform = Performer(
-            resolve=lambda _request, _tenant: Work(job=found, call=found.call),
-            engines=self._engines,
-            events=Dispatcher(),
-            redactor=self._app.redactor,
-            clock=_now,
-            pause=lambda _delay: None,
-        )
-        run = _new_run()
-        for tenant in self._tenants:
-            request = _request(run, tenant.name, fence=1)
-            for result in perform(VisitRequest(tenant=tenant, requests=(request,))):
-                if result.outcome is not Outcome.SUCCEEDED:
-                    raise RuntimeError(f"a visit did not go well: {result.error}")
 
     def _record(self) -> None:
         """Claim in groups and hand over an outcome for each, until all is durable."""

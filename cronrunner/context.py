@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, CursorResult, Engine, bindparam, text
 
 from cronrunner.databases.columns import UtcDateTime
-from cronrunner.errors import ConnectionBusyError, ConnectionClosedError, NoTenantError
+from cronrunner.errors import (
+    ConnectionBusyError,
+    ConnectionClosedError,
+    DeadlineError,
+    NoTenantError,
+)
 from cronrunner.model import EMPTY, Job, Request, Result, Tenant, Transaction
 
 if TYPE_CHECKING:
@@ -44,6 +49,8 @@ class JobContext:
         self.log = log
         #: The instant for which the work was scheduled; decisions and stamps use it.
         self.slot = request.slot
+        #: The job's name.
+        self.job = job.name
         #: 1 for the first try.
         self.attempt = request.attempt
         #: Option values by name, overrides applied.
@@ -73,6 +80,11 @@ class JobContext:
     def remaining(self) -> timedelta:
         """Return how much of the job's timeout is left; never negative."""
         return max(self._deadline - self._clock(), timedelta())
+
+    def check(self) -> None:
+        """Raise ``DeadlineError`` when nothing is left: call it now and then in a long loop."""
+        if not self.remaining():
+            raise DeadlineError
 
     @property
     def connection(self) -> Connection:

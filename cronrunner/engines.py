@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool
+from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner.databases import Endpoint, ServerParts, kind_of
 from cronrunner.databases.base import tenant_dialect
@@ -38,6 +39,7 @@ class Engines:
         self._endpoints = endpoints
         self._locks = {name: threading.Lock() for name in endpoints}
         self._parts: dict[str, ServerParts | Exception] = {}
+        self._cancellers: dict[str, Canceller] = {}
 
     def server(self, name: str) -> ServerParts:
         """Return what the server's sessions share. Raises the driver's error, every time."""
@@ -64,7 +66,7 @@ class Engines:
         """
         parts = self.server(name)
         database = parts.endpoint.url.database or ""
-        session = parts.kind.connect(parts, database, bounded_reads=True)
+        session = parts.kind.connect(parts, database)
         engine = Engine(
             NullPool(lambda: session, dialect=parts.dialect), parts.dialect, parts.endpoint.url
         )
@@ -73,15 +75,57 @@ class Engines:
 
     def visit(self, tenant: Tenant) -> TenantEngine:
         """Return the tenant's engine, not yet connected."""
-        return TenantEngine(self.server(tenant.server), tenant)
+        parts = self.server(tenant.server)
+        return TenantEngine(parts, tenant, self._canceller(parts))
+
+    def _canceller(self, parts: ServerParts) -> Canceller:
+        with self._locks[parts.endpoint.name]:
+            found = self._cancellers.get(parts.endpoint.name)
+            if found is None:
+                found = self._cancellers[parts.endpoint.name] = Canceller(parts)
+            return found
+
+
+class Canceller:
+    """Cancels at one server, over one connection of the runner's own, opened when it is needed."""
+
+    def __init__(self, parts: ServerParts) -> None:
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def __call__(self, session: Any, *, sever: bool) -> bool | None:  # noqa: ANN401 - a DBAPI connection
+        """Cancel what a session does; ``None`` when the server could not be asked."""
+        kind = self._parts.kind
+        if sever:
+            # Here first: it wakes up who reads from the session, whatever the server does.
+            kind.cancel(None, session, sever=True)
+        with self._lock:
+            try:
+                return kind.cancel(self._control(), session, sever=sever)
+            except (SQLAlchemyError, self._parts.dialect.loaded_dbapi.Error):
+                self._connection = None
+        return None
+
+    def _control(self) -> Connection | None:
+        if self._parts.kind.name == "sqlite":
+            return None
+        if self._connection is None or self._connection.closed:
+            parts = self._parts
+            session = parts.kind.connect(parts, "")
+            pool = NullPool(lambda: session, dialect=parts.dialect)
+            self._connection = Engine(pool, parts.dialect, parts.endpoint.url).connect()
+        return self._connection
 
 
 class TenantEngine:
     """A tenant's engine for the length of a visit."""
 
-    def __init__(self, parts: ServerParts, tenant: Tenant) -> None:
+    def __init__(self, parts: ServerParts, tenant: Tenant, canceller: Canceller) -> None:
         self._parts = parts
+        self._canceller = canceller
         self._database = tenant.database
+        self._statement_seconds = 0.0
         self._ready: Any = None
         self._sessions: list[Any] = []
         #: An ordinary SQLAlchemy engine on the tenant's database, for one job.
@@ -122,6 +166,22 @@ class TenantEngine:
         if not self._sessions:
             self._ready = self._open()
 
+    def limit_statements(self, seconds: float) -> None:
+        """Set the longest that a statement of the sessions to be opened may take."""
+        self._statement_seconds = seconds
+
+    def cancel(self) -> bool | None:
+        """Cancel the running statement, from another thread; ``None`` if nobody could be asked."""
+        return self._each_session(sever=False)
+
+    def sever(self) -> None:
+        """End the visit's sessions, from another thread: whoever waits for them wakes up."""
+        self._each_session(sever=True)
+
+    def _each_session(self, *, sever: bool) -> bool | None:
+        answers = [self._canceller(session, sever=sever) for session in list(self._sessions)]
+        return None if None in answers else any(answers)
+
     def renew(self) -> None:
         """Give the next job an engine, and a session that is as good as new."""
         left, self.engine = self.engine, self._make_engine()
@@ -138,7 +198,9 @@ class TenantEngine:
         _empty(self.engine)
 
     def _open(self) -> Any:  # noqa: ANN401 - a DBAPI connection
-        session = self._parts.kind.connect(self._parts, self._database)
+        session = self._parts.kind.connect(
+            self._parts, self._database, statement_seconds=self._statement_seconds
+        )
         self._sessions.append(session)
         return session
 

@@ -72,6 +72,10 @@ class TenantGoneError(CronrunnerError):
     """The tenant's database is gone since it was discovered."""
 
 
+class DeadlineError(CronrunnerError):
+    """The job's timeout is over. Give it a longer one, or let it do less at a time."""
+
+
 class ConnectionBusyError(CronrunnerError):
     """The visit's one connection is in use.
 

@@ -127,6 +127,24 @@ class ExecutionFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed(Event):
+    """An attempt failed in a way worth repeating; the next one is ``delay`` away."""
+
+    result: Result
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionStuck(Event):
+    """An attempt went on after its deadline and the grace; its thread is left behind."""
+
+    request: Request
+    server: str
+    #: Where the thread is: frames only, no values.
+    stack: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VisitFinished(Event):
     """A tenant's turn is over."""
 

@@ -131,6 +131,8 @@ class Reason(StrEnum):
 
     PREPARE_FAILED = "prepare failed"
     DRAINED = "drained"
+    STOPPED = "stopped"
+    RECOVERED = "recovered"
     GRACE_EXPIRED = "grace expired"
     RUNNER_DIED = "the runner died"
     RUNNER_FAILED = "the runner failed"
@@ -157,12 +159,16 @@ class RetryPolicy:
     """When to try an execution again.
 
     ``attempts`` counts the first try as well: 1 never retries. ``wait`` is the first delay;
-    it doubles up to ``cap`` and is fully jittered.
+    it doubles up to ``cap`` and is fully jittered. Transient errors of the database are
+    repeated (a deadlock, a lock wait, a lost connection, a full server), ``Retry``, and what
+    is in ``on``.
     """
 
     attempts: int = 1
     wait: timedelta = timedelta(seconds=30)
     cap: timedelta = timedelta(minutes=10)
+    #: Further exceptions that are worth repeating.
+    on: tuple[type[Exception], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,12 +202,19 @@ class Option:
         command line give; a list is then separated by commas and an empty one means the
         default. Raises ``ValueError`` saying what was expected.
         """
-        value = _read_option(self.default, raw)
+        value = self._canonical(_read_option(self.default, raw))
         if self.default != () and value == ():
             return self.default
         for member in value if isinstance(value, tuple) else (value,):
             self._check(member)
         return value
+
+    def _canonical(self, value: Any) -> Any:  # noqa: ANN401 - one of the types of ``default``
+        """Write texts as the choices do, whatever their case."""
+        known = {choice.lower(): choice for choice in self.choices if isinstance(choice, str)}
+        if isinstance(value, tuple):
+            return tuple(known.get(str(each).lower(), each) for each in value)
+        return known.get(value.lower(), value) if isinstance(value, str) else value
 
     def _check(self, value: Any) -> None:  # noqa: ANN401 - one of the types of ``default``
         if self.choices and value not in self.choices:
@@ -265,7 +278,7 @@ def _read_float(raw: object) -> float | None:
 
 def _read_list(raw: object, text: str | None) -> tuple[Any, ...] | None:
     if text is not None:
-        return tuple(part.strip().lower() for part in text.split(",") if part.strip())
+        return tuple(part.strip() for part in text.split(",") if part.strip())
     return tuple(raw) if isinstance(raw, Sequence) else None
 
 
@@ -287,6 +300,8 @@ class Job:
     options: Mapping[str, Option] = field(default_factory=lambda: EMPTY)
     prepare: Callable[[Any], Any] | None = None
     summarize: Callable[[Any], Any] | None = None
+    #: Writes a marker into the tenant's database, in the job's transaction.
+    exactly_once: bool = False
     enabled: bool = True
 
     @property
@@ -317,7 +332,8 @@ class Slot:
     @classmethod
     def of_run(cls, run: str, started_at: datetime) -> Self:
         """Name the slot of a run that nobody scheduled."""
-        return cls(at=as_utc(started_at), key=f"run:{run}")
+        # Whole seconds, as databases store them: Python and SQL then compare alike.
+        return cls(at=as_utc(started_at).replace(microsecond=0), key=f"run:{run}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,6 +423,12 @@ class Result:
     value: str | None = None
     #: The job's own ``Skip`` or ``Cancel``.
     by_job: bool = False
+    #: The error is worth repeating.
+    transient: bool = False
+    #: The delay that the job gave to ``Retry``.
+    retry_after: timedelta | None = None
+    #: False for an attempt after which there is another one.
+    final: bool = True
 
     @property
     def closes_claim(self) -> bool:
@@ -470,6 +492,15 @@ class Run:
     slot: Slot
 
 
+class Repeat(StrEnum):
+    """Which closed claims a run takes up again."""
+
+    NOTHING = "nothing"
+    #: Those that did not go well.
+    UNWELL = "unwell"
+    EVERYTHING = "everything"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """What the ledger answered to a request for claims."""
@@ -514,23 +545,25 @@ class Report:
     discovery_failed: bool = False
     broken_jobs: int = 0
     drained: bool = False
+    #: Stopped by the limit of failures, or by a canary.
+    stopped: bool = False
     #: ``ExitCode.USAGE`` or ``ExitCode.RUNNER`` when that is how the run ended.
     forced: int | None = None
 
     @property
     def exit_code(self) -> int:
-        """The exit code, by precedence 70, 75, 4, 1, 3, 0; 2 before anything ran."""
-        if self.forced is not None:
-            return self.forced
-        if self.drained:
-            return ExitCode.DRAINED
-        if self.discovery_failed:
-            return ExitCode.DISCOVERY
-        if self.broken_jobs or any(self.outcomes.get(o) for o in Outcome if o not in WELL):
-            return ExitCode.NOT_WELL
-        if self.held and self.held + self.duplicates == self.planned:
-            return ExitCode.HELD
-        return ExitCode.OK
+        """The exit code, by precedence 70, 75, 5, 4, 1, 3, 0; 2 before anything ran."""
+        all_held = self.held and self.held + self.duplicates == self.planned
+        not_well = any(self.outcomes.get(each) for each in Outcome if each not in WELL)
+        by_precedence = (
+            (self.forced is not None, self.forced),
+            (self.drained, ExitCode.DRAINED),
+            (self.stopped, ExitCode.STOPPED),
+            (self.discovery_failed, ExitCode.DISCOVERY),
+            (self.broken_jobs or not_well, ExitCode.NOT_WELL),
+            (all_held, ExitCode.HELD),
+        )
+        return next((code for met, code in by_precedence if met and code is not None), ExitCode.OK)
 
 
 class ExitCode:

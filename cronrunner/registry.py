@@ -58,6 +58,7 @@ class Declaration:
     options: Mapping[str, Any] = field(default_factory=dict)
     prepare: JobFunction | None = None
     summarize: JobFunction | None = None
+    exactly_once: bool = False
     enabled: bool = True
 
 
@@ -78,6 +79,7 @@ def job(
     options: Mapping[str, Any] = ...,
     prepare: JobFunction | None = None,
     summarize: JobFunction | None = None,
+    exactly_once: bool = False,
     enabled: bool = True,
 ) -> Callable[[JobFunction], JobFunction]: ...
 def job(
@@ -92,6 +94,8 @@ def job(
     commits). ``tenants`` (globs) and ``labels`` say which tenants the job is for. ``options``
     maps names to defaults, or to ``Option``s. ``prepare`` runs once before the fan-out and
     gives each execution its ``ctx.prepared``; ``summarize`` runs once after it.
+    ``exactly_once`` writes a marker into the tenant's database in the job's transaction, so
+    that not even a killed process makes a slot run twice.
 
     The function returns ``None`` or a mapping of counter names to whole numbers.
     """
@@ -264,6 +268,7 @@ def _build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         options=take("options", lambda: _options(declaration.options), {}),
         prepare=take("prepare", lambda: _hook(declaration.prepare), None),
         summarize=take("summarize", lambda: _hook(declaration.summarize), None),
+        exactly_once=take("exactly_once", lambda: _exactly_once(declaration), fallback=False),
         enabled=take("enabled", lambda: _typed(declaration.enabled, bool, "True or False"), True),
     )
     if texts:
@@ -283,6 +288,14 @@ def _typed(value: T, kind: Any, expected: str) -> T:  # noqa: ANN401 - what isin
         return value
     msg = f"expected {expected}, got {value!r}"
     raise ValueError(msg)
+
+
+def _exactly_once(declaration: Declaration) -> bool:
+    wanted = _typed(declaration.exactly_once, bool, "True or False")
+    if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
+        msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
+        raise ValueError(msg)
+    return wanted
 
 
 def _mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:

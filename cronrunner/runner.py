@@ -16,16 +16,19 @@ the end every planned execution has one outcome, or is counted as a duplicate or
 from __future__ import annotations
 
 import heapq
+import math
+import random
 import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from cronrunner.errors import ConfigError
 from cronrunner.events import (
+    AttemptFailed,
     ClaimRefused,
     DiscoveryFailed,
     DiscoveryShrank,
@@ -45,6 +48,7 @@ from cronrunner.executors.base import OnResult
 from cronrunner.model import (
     FLEET,
     FLEET_TENANT,
+    WELL,
     CauseCount,
     Claims,
     ExitCode,
@@ -53,9 +57,11 @@ from cronrunner.model import (
     Outcome,
     Plan,
     Reason,
+    Repeat,
     Report,
     Request,
     Result,
+    RetryPolicy,
     Run,
     Shrink,
     Source,
@@ -63,16 +69,28 @@ from cronrunner.model import (
     Visit,
     VisitRequest,
 )
+from cronrunner.retry import delay_before_next
 
 #: How soon the runner notices a signal; also how long it waits for a prepare of another run.
 _TICK_SECONDS: Final = 0.1
+#: How long cancelled work may take to end, after the grace of a drain.
+_CANCEL: Final = timedelta(seconds=1.5)
+#: Reasons for which an execution is left to the next run.
+_LEFT: Final = frozenset({Reason.DRAINED.value, Reason.STOPPED.value})
 #: Tenants named for each cause, and slowest tenants named, in a report.
 _NAMED: Final = 10
 _SLOWEST: Final = 5
 
 
-#: Waits, and returns early when the run drains.
-Pause = Callable[[timedelta], None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What a run gives to whoever carries out its visits."""
+
+    on_result: OnResult
+    #: Takes the result of an attempt that nothing could end.
+    on_stuck: OnResult
+    #: Waits, and returns early when the run drains.
+    pause: Callable[[timedelta], None]
 
 
 class RunLedger(Protocol):
@@ -83,7 +101,7 @@ class RunLedger(Protocol):
     ) -> Mapping[str, int]:
         """Open the run; return what dead runs left behind."""
 
-    def claim(self, keys: Sequence[Key], *, again: bool = False) -> Claims:
+    def claim(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Claims:
         """Take claims, durably."""
 
     def record(self, result: Result) -> None:
@@ -103,6 +121,20 @@ class RunLedger(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailureLimit:
+    """At how many failures a run stops: a number, or a part of the planned executions."""
+
+    count: int | None = None
+    percent: float | None = None
+
+    def of(self, planned: int) -> int:
+        """Return the number of failures at which a run of ``planned`` executions stops."""
+        if self.percent is not None:
+            return max(1, math.ceil(planned * self.percent / 100))
+        return max(1, self.count or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What is to be run, and how."""
 
@@ -115,8 +147,13 @@ class Order:
     fleet: bool
     selection: Mapping[str, Any]
     grace: timedelta
-    again: bool = False
+    repeat: Repeat = Repeat.NOTHING
     accept_shrink: bool = False
+    #: When the run drains by itself.
+    deadline: timedelta | None = None
+    max_failures: FailureLimit | None = None
+    #: So many tenants go first, and the others only if all is well with them.
+    canary: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +172,11 @@ class Parts:
     #: Whether a prepared value is there for a job's slot.
     is_prepared: Callable[[str, str], bool]
     #: Makes the executor for a plan, given who takes its results.
-    executor: Callable[[Plan, OnResult, Pause], Executor]
+    executor: Callable[[Plan, Hooks], Executor]
+    #: Draws the jitter of retries.
+    rng: random.Random
+    #: Cancels at the servers whatever is running.
+    cancel: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -150,17 +191,20 @@ class _Tally:
     #: Tenants with any cause.
     unwell: set[str] = field(default_factory=set)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    #: What has no result yet, and its server.
-    open: dict[Key, str] = field(default_factory=dict)
+    #: What has no outcome yet, and its tenant.
+    open: dict[Key, Tenant] = field(default_factory=dict)
     duplicates: int = 0
-    #: Left to the next run by a drain.
+    #: Left to the next run by a drain or a stop.
     left: int = 0
+    failures: int = 0
     held: int = 0
 
     def add(self, result: Result) -> None:
         """Fold one result in. The caller holds the lock."""
         tenant = result.request.key.tenant
         self.outcomes[result.outcome] += 1
+        self.left += result.outcome is Outcome.INTERRUPTED or result.reason in _LEFT
+        self.failures += result.outcome not in WELL
         self.seconds[tenant] += result.duration_seconds
         if result.cause is not None:
             self.causes[result.cause] += 1
@@ -181,18 +225,32 @@ class Runner:
         self._discovered: dict[str, int] = {}
         self._discovery_failed = False
         self._unprepared: set[str] = set()
-        self._signal: str | None = None
+        #: Why nothing more begins; ``None`` as long as the run goes on.
+        self._ending: Reason | None = None
+        self._ended_by = ""
         self._signalled = threading.Event()
         self._draining = False
         self._executor: Executor | None = None
+        self._failure_limit: int | None = None
         self._started = time.monotonic()
 
     def drain(self, signal: str) -> None:
         """Begin nothing more. Takes no lock: it is called from a signal handler."""
-        self._signal = signal
+        self._end_early(Reason.DRAINED, signal)
+
+    def _end_early(self, ending: Reason, by: str) -> None:
+        self._ending, self._ended_by = ending, by
         self._signalled.set()
         if self._executor is not None:
             self._executor.drain()
+
+    def _is_ending(self) -> bool:
+        """Tell whether nothing more is to begin; notice that the run's own deadline is over."""
+        limit = self._order.deadline
+        elapsed = timedelta(seconds=time.monotonic() - self._started)
+        if self._ending is None and limit is not None and elapsed >= limit:
+            self._end_early(Reason.DRAINED, "deadline")
+        return self._ending is not None
 
     def run(self) -> Report:
         """Carry out the order. Raises ``LedgerError`` when the ledger is lost."""
@@ -255,8 +313,11 @@ class Runner:
     # The fan-out.
 
     def _carry_out(self, plan: Plan) -> None:
-        executor = self._executor = self._parts.executor(plan, self._take_result, self._pause)
-        if self._signal is not None:
+        hooks = Hooks(on_result=self._take_result, on_stuck=self._take_stuck, pause=self._pause)
+        if self._order.max_failures is not None:
+            self._failure_limit = self._order.max_failures.of(plan.executions)
+        executor = self._executor = self._parts.executor(plan, hooks)
+        if self._is_ending():
             executor.drain()
         self._parts.events.emit(
             RunPlanned(
@@ -269,7 +330,11 @@ class Runner:
         try:
             self._prepare(plan, executor)
             fleet = [Visit(tenant=FLEET_TENANT, jobs=(name,)) for name in plan.fleet_jobs]
-            self._visit_all([*fleet, *plan.visits], executor)
+            canary, rest = plan.visits[: self._order.canary], plan.visits[self._order.canary :]
+            if canary:
+                self._visit_all(canary, executor)
+                self._judge_canary()
+            self._visit_all([*fleet, *rest], executor)
             self._summarize(executor)
         finally:
             executor.close()
@@ -279,7 +344,7 @@ class Runner:
         planned = {name for visit in plan.visits for name in visit.jobs} | set(plan.fleet_jobs)
         jobs = [job for job in self._order.jobs if job.prepare and job.name in planned]
         waiting = {job.prepare_name: job for job in jobs}
-        while waiting and self._signal is None:
+        while waiting and not self._is_ending():
             claims = self._claim([Key(job=n, tenant=FLEET, slot_key=self._slot) for n in waiting])
             self._submit([(FLEET_TENANT, [key]) for key in claims.granted], claims, executor)
             self._settle(executor)
@@ -301,7 +366,7 @@ class Runner:
         waiting: dict[str, deque[Visit]] = defaultdict(deque)
         for visit in visits:
             waiting[visit.tenant.server].append(visit)
-        while any(waiting.values()) and self._signal is None:
+        while any(waiting.values()) and not self._is_ending():
             share = max(2, 2 * executor.concurrency // len(waiting))
             chunk: list[Visit] = []
             for server, queue in waiting.items():
@@ -316,7 +381,12 @@ class Runner:
         self._settle(executor)
         for visit in (each for queue in waiting.values() for each in queue):
             for name in visit.jobs:
-                self._leave_out(visit.tenant, name, Reason.DRAINED)
+                self._leave_out(visit.tenant, name, self._ending or Reason.DRAINED)
+
+    def _judge_canary(self) -> None:
+        if self._tally.failures and not self._is_ending():
+            self._errors.append(f"stopped: {self._tally.failures} failed among the canaries")
+            self._end_early(Reason.STOPPED, "canary")
 
     def _begin(self, visits: Sequence[Visit], executor: Executor) -> None:
         """Claim the executions of some visits and hand over those that were granted."""
@@ -339,7 +409,7 @@ class Runner:
     def _claim(self, keys: Sequence[Key]) -> Claims:
         if not keys:
             return Claims(granted={}, duplicates={}, held={})
-        claims = self._parts.ledger.claim(keys, again=self._order.again)
+        claims = self._parts.ledger.claim(keys, repeat=self._order.repeat)
         for refused, held in ((claims.duplicates, False), (claims.held, True)):
             for key, holder in refused.items():
                 self._parts.events.emit(ClaimRefused(key=key, holder=holder, held=held))
@@ -357,7 +427,7 @@ class Runner:
                 visits.append(VisitRequest(tenant=tenant, requests=requests))
         with self._tally.lock:
             self._tally.open.update(
-                (request.key, visit.tenant.server) for visit in visits for request in visit.requests
+                (request.key, visit.tenant) for visit in visits for request in visit.requests
             )
         executor.submit(visits)
 
@@ -366,24 +436,30 @@ class Runner:
 
     def _settle(self, executor: Executor) -> None:
         """Wait for what was handed over; after a signal, for the grace only."""
-        while self._signal is None and not executor.idle():
+        while not self._is_ending() and not executor.idle():
             executor.wait(_TICK_SECONDS)
-        if self._signal is not None:
+        if self._is_ending():
             self._drain(executor)
 
     def _drain(self, executor: Executor) -> None:
         _, begun = executor.left()
         if not self._draining:
             self._draining = True
-            self._parts.events.emit(RunDraining(signal=str(self._signal), running=len(begun)))
-        until = time.monotonic() + self._order.grace.total_seconds()
-        while not executor.idle() and time.monotonic() < until:
-            executor.wait(_TICK_SECONDS)
+            self._parts.events.emit(RunDraining(signal=self._ended_by, running=len(begun)))
+        self._wait_until_idle(executor, self._order.grace)
+        if not executor.idle():
+            self._parts.cancel()
+            self._wait_until_idle(executor, _CANCEL)
         never_began, begun = executor.left()
         for request in never_began:
-            self._end(request, Outcome.SKIPPED, Reason.DRAINED)
+            self._end(request, Outcome.SKIPPED, self._ending or Reason.DRAINED)
         for request in begun:
             self._end(request, Outcome.INTERRUPTED, Reason.GRACE_EXPIRED)
+
+    def _wait_until_idle(self, executor: Executor, limit: timedelta) -> None:
+        until = time.monotonic() + limit.total_seconds()
+        while not executor.idle() and time.monotonic() < until:
+            executor.wait(_TICK_SECONDS)
 
     def _summarize(self, executor: Executor) -> None:
         """Run each ``summarize`` whose tenants are all closed; never for a part of the fleet.
@@ -398,9 +474,9 @@ class Runner:
             for job in self._order.jobs
             if job.summarize and self._parts.is_closed(job, self._slot)
         ]
-        if self._signal is not None:
+        if self._is_ending():
             for key in keys:
-                self._leave_out(FLEET_TENANT, key.job, Reason.DRAINED)
+                self._leave_out(FLEET_TENANT, key.job, self._ending or Reason.DRAINED)
             return
         claims = self._claim(keys)
         self._submit([(FLEET_TENANT, [key]) for key in claims.granted], claims, executor)
@@ -414,10 +490,18 @@ class Runner:
     def _take_result(self, result: Result) -> None:
         """Record a result, once: after the grace the runner itself has recorded one."""
         key = result.request.key
+        delay = self._delay_before_next(result)
         with self._tally.lock:
-            if self._tally.open.pop(key, None) is None:
+            tenant = self._tally.open.get(key)
+            if tenant is None:
                 return
-            self._tally.add(result)
+            if delay is None:
+                del self._tally.open[key]
+                self._tally.add(result)
+            self._heed_failures()
+        if delay is not None:
+            self._repeat(result, tenant, delay)
+            return
         job, _, hook = key.job.partition(":")
         if result.value is not None:
             self._parts.ledger.keep_prepared(job, key.slot_key, result.value)
@@ -427,22 +511,52 @@ class Runner:
         self._parts.ledger.record(result)
         self._parts.events.emit(ExecutionFinished(result=result))
 
+    def _heed_failures(self) -> None:
+        """Stop at the limit of failures, once. The caller holds the tally's lock."""
+        limit = self._failure_limit
+        if limit is not None and self._tally.failures >= limit and self._ending is None:
+            self._errors.append(f"stopped: {limit} failures are the limit")
+            self._end_early(Reason.STOPPED, "failure limit")
+
+    def _delay_before_next(self, result: Result) -> timedelta | None:
+        """Return when a failed attempt is repeated, ``None`` for never."""
+        if not result.transient or result.outcome is not Outcome.FAILED or self._is_ending():
+            return None
+        name = result.request.key.job.partition(":")[0]
+        policy = next((job.retry for job in self._order.jobs if job.name == name), RetryPolicy())
+        return delay_before_next(
+            policy, result.request.attempt, asked=result.retry_after, rng=self._parts.rng
+        )
+
+    def _repeat(self, result: Result, tenant: Tenant, delay: timedelta) -> None:
+        """Make another attempt new work, behind the others; no thread waits for it."""
+        self._parts.ledger.record(replace(result, final=False))
+        self._parts.events.emit(AttemptFailed(result=result, delay=delay))
+        request = replace(result.request, attempt=result.request.attempt + 1)
+        if self._executor is not None:
+            visit = VisitRequest(tenant=tenant, requests=(request,))
+            self._executor.submit([visit], delay=delay)
+
+    def _take_stuck(self, result: Result) -> None:
+        """Record an attempt that cannot be ended, and go on without its thread."""
+        self._take_result(result)
+        if self._executor is not None:
+            self._executor.abandon(result.request)
+
     def _leave_out(self, tenant: Tenant, job: str, reason: Reason) -> None:
         """Record that a planned execution was never claimed."""
         key = Key(job=job, tenant=tenant.name, slot_key=self._slot)
         request = self._request(key, fence=0)
         with self._tally.lock:
-            self._tally.open[key] = tenant.server
+            self._tally.open[key] = tenant
         self._end(request, Outcome.SKIPPED, reason)
 
     def _end(self, request: Request, outcome: Outcome, reason: Reason) -> None:
         """Give an outcome to an execution that has none of its own."""
-        if reason is not Reason.PREPARE_FAILED:
-            self._tally.left += 1
         self._take_result(
             Result(
                 request=request,
-                server=self._tally.open.get(request.key, ""),
+                server=self._tally.open.get(request.key, FLEET_TENANT).server,
                 outcome=outcome,
                 reason=reason.value,
                 started_at=self._parts.clock(),
@@ -485,7 +599,8 @@ class Runner:
             slowest=tuple(slowest),
             discovery_failed=self._discovery_failed,
             broken_jobs=len(self._order.broken),
-            drained=tally.left > 0,
+            drained=self._ending is Reason.DRAINED and tally.left > 0,
+            stopped=self._ending is Reason.STOPPED,
             forced=forced,
         )
 

@@ -81,4 +81,4 @@ def _without_nul(text: str) -> str:
 
 def _job_name(ctx: JobContext) -> str:
     """Name the job that is running: the key begins with it, and names hold no slash."""
-    return ctx.idempotency_key.partition("/")[0]
+    return ctx.job

@@ -7,14 +7,16 @@ it has opened.
 from __future__ import annotations
 
 import os
+import random
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cronrunner import logs, planning
 from cronrunner.app.catalogue import Catalogue
@@ -33,17 +35,21 @@ from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, Warned
 from cronrunner.execution import Performer, Work
 from cronrunner.executors import Executor, ThreadExecutor
-from cronrunner.executors.base import OnResult
-from cronrunner.ledger import Ledger, Queries, open_engine
+from cronrunner.ledger import ExecutionFilter, Ledger, Queries, open_engine
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
+    FLEET,
+    WELL,
     Job,
     LedgerSnapshot,
+    Outcome,
     Plan,
+    Repeat,
     Report,
     Request,
     Run,
+    Scope,
     Shrink,
     Slot,
     Source,
@@ -53,7 +59,8 @@ from cronrunner.model import (
 from cronrunner.planning import Selection
 from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry import Found, find_jobs
-from cronrunner.runner import Order, Parts, Pause, Runner
+from cronrunner.runner import FailureLimit, Hooks, Order, Parts, Runner
+from cronrunner.watchdog import Pulse, Watchdog
 
 if TYPE_CHECKING:
     from cronrunner.metrics.server import MetricsServer
@@ -74,8 +81,14 @@ class RunOptions:
     scheduled_at: datetime | None = None
     concurrency: int | None = None
     again: bool = False
+    #: Names a run whose open work is to be done, or whose failures are to be repeated.
+    resume: str | None = None
+    only_failed: str | None = None
     accept_shrink: bool = False
     metrics_port: int | None = None
+    deadline: timedelta | None = None
+    max_failures: FailureLimit | None = None
+    canary: int = 0
 
 
 class App:
@@ -187,12 +200,29 @@ class App:
     def _accepted(self) -> Mapping[str, frozenset[str]]:
         return self.queries.accepted_tenants()
 
-    def plan(self, jobs: Sequence[Job], tenants: Sequence[Tenant], selection: Selection) -> Plan:
-        """Lay out a run over what discovery found. Raises ``ConfigError``."""
+    def plan(
+        self,
+        jobs: Sequence[Job],
+        tenants: Sequence[Tenant],
+        selection: Selection,
+        confined: frozenset[tuple[str, str]] | None = None,
+    ) -> Plan:
+        """Lay out a run over what discovery found; ``confined`` to (job, tenant) pairs.
+
+        Raises ``ConfigError``.
+        """
+
+        def veto(job: Job, tenant: Tenant) -> str | None:
+            if confined is not None and (job.name, tenant.name) not in confined:
+                return "did not fail in the run that is repeated"
+            return self.catalogue.veto(job, tenant)
+
+        if confined is not None:
+            jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
         return planning.make_plan(
             jobs,
             planning.select_tenants(tenants, selection),
-            veto=self.catalogue.veto,
+            veto=veto,
             statistics=self.statistics,
             fleet=not selection.narrows_tenants,
         )
@@ -235,14 +265,19 @@ class App:
         runner before it starts, for whoever may have to drain it.
         """
         self.refuse_errors()
+        earlier = self._earlier(options)
+        if earlier is not None and selection == Selection():
+            selection = _selection_of(earlier["selection"])
         jobs = planning.select_jobs(self.catalogue.jobs, selection.jobs)
         counting = MetricsListener()
         events = Dispatcher([counting, *listeners])
         runner = Runner(
-            self._order(selection, options, jobs), self._run_parts(selection, options, jobs, events)
+            self._order(selection, options, jobs, earlier),
+            self._run_parts(selection, options, jobs, events, self._failed_pairs(options, earlier)),
         )
         on_runner(runner)
         with ExitStack() as stack:
+            stack.enter_context(Pulse(grace=self.settings.runner.grace, file=sys.__stderr__))
             port = options.metrics_port
             if port is None:
                 port = self.settings.metrics.port
@@ -261,10 +296,43 @@ class App:
             text = f"/metrics is not served on {host}:{port}: {error.strerror or error}"
             events.emit(Warned(subject="metrics", text=text))
 
-    def _order(self, selection: Selection, options: RunOptions, jobs: Sequence[Job]) -> Order:
+    def _earlier(self, options: RunOptions) -> Mapping[str, Any] | None:
+        """Return the run that is to be resumed or repeated."""
+        name = options.resume or options.only_failed
+        return None if name is None else self.find_run(name)
+
+    def find_run(self, name: str) -> Mapping[str, Any]:
+        """Return a run by its id, the beginning of it, or ``last``. Raises ``ConfigError``."""
+        found = self.queries.find_run(name)
+        if found is None:
+            text = f"no run {name!r}; `cronrunner history --runs` lists them, `last` is the newest"
+            raise ConfigError([Problem(text=text)])
+        return found
+
+    def _failed_pairs(
+        self, options: RunOptions, earlier: Mapping[str, Any] | None
+    ) -> frozenset[tuple[str, str]] | None:
+        """Return the (job, tenant) pairs to which the run is confined; ``None`` for no limit."""
+        if options.only_failed is None or earlier is None:
+            return None
+        rows = self.queries.executions(ExecutionFilter(run=earlier["run"]))
+        unwell = (row for row in rows if Outcome(row["outcome"]) not in WELL)
+        return frozenset((row["job"].partition(":")[0], row["tenant"]) for row in unwell)
+
+    def _order(
+        self,
+        selection: Selection,
+        options: RunOptions,
+        jobs: Sequence[Job],
+        earlier: Mapping[str, Any] | None,
+    ) -> Order:
         now = self.clock()
         name = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        at = options.scheduled_at
+        at = options.scheduled_at if earlier is None else earlier["scheduled_at"]
+        slot = Slot.of_run(name, now) if at is None else Slot.scheduled(at)
+        if earlier is not None:
+            slot = Slot(at=earlier["slot"], key=earlier["slot_key"])
+        repeat = Repeat.EVERYTHING if options.again else Repeat.NOTHING
         run = Run(
             id=name,
             command=options.command,
@@ -274,7 +342,7 @@ class App:
             boot=boot(),
             pid=os.getpid(),
             pid_started=started(os.getpid()),
-            slot=Slot.of_run(name, now) if at is None else Slot.scheduled(at),
+            slot=slot,
         )
         return Order(
             run=run,
@@ -283,8 +351,11 @@ class App:
             fleet=not selection.narrows_tenants,
             selection=_selection_document(selection),
             grace=self.settings.runner.grace,
-            again=options.again,
+            repeat=Repeat.UNWELL if options.only_failed else repeat,
             accept_shrink=options.accept_shrink,
+            deadline=options.deadline or self.settings.runner.deadline,
+            max_failures=options.max_failures,
+            canary=options.canary,
         )
 
     def _run_parts(
@@ -293,6 +364,7 @@ class App:
         options: RunOptions,
         jobs: Sequence[Job],
         events: Dispatcher,
+        confined: frozenset[tuple[str, str]] | None,
     ) -> Parts:
         self._warn_of_ledger(events)
         found: list[Tenant] = []
@@ -304,12 +376,14 @@ class App:
                 found.extend(source.tenants)
             return sources
 
-        def executor(plan: Plan, on_result: OnResult, pause: Pause) -> Executor:
+        watchdog = Watchdog(grace=self.settings.runner.grace)
+
+        def executor(plan: Plan, hooks: Hooks) -> Executor:
             concurrency = self.concurrency(plan, options.concurrency)
             permits = {visit.tenant.server: 0 for visit in plan.visits}
             return ThreadExecutor(
-                self._performer(events, pause),
-                on_result,
+                self._performer(events, watchdog, hooks),
+                hooks.on_result,
                 concurrency=concurrency,
                 permits={"": concurrency} | {name: self._permits(name) for name in permits},
             )
@@ -325,13 +399,15 @@ class App:
             clock=self.clock,
             discover=discovered,
             shrink=self.shrink,
-            plan=lambda tenants: self.plan(jobs, tenants, selection),
+            plan=lambda tenants: self.plan(jobs, tenants, selection, confined),
             is_closed=is_closed,
             is_prepared=lambda job, slot: self.queries.prepared(job, slot) is not None,
             executor=executor,
+            rng=random.Random(),  # noqa: S311 - jitter, no secret
+            cancel=watchdog.cancel_all,
         )
 
-    def _performer(self, events: Dispatcher, pause: Pause) -> Performer:
+    def _performer(self, events: Dispatcher, watchdog: Watchdog, hooks: Hooks) -> Performer:
         def resolve(request: Request, tenant: Tenant) -> Work:
             return self.catalogue.work(
                 request, tenant, self._prepared, self.queries.executions_of_slot
@@ -343,7 +419,10 @@ class App:
             events=events,
             redactor=self.redactor,
             clock=self.clock,
-            pause=pause,
+            watchdog=watchdog,
+            grace=self.settings.runner.grace,
+            pause=hooks.pause,
+            on_stuck=hooks.on_stuck,
         )
 
     def _prepared(self, job: str, slot_key: str) -> str | None:
@@ -416,6 +495,19 @@ class App:
             clock=self.clock,
         ) as server:
             yield server
+
+
+def _selection_of(document: Mapping[str, Any]) -> Selection:
+    """Read what `_selection_document` wrote."""
+    shard = document["shard"]
+    return Selection(
+        jobs=tuple(document["jobs"]),
+        tenants=tuple(document["tenants"]),
+        exclude_tenants=tuple(document["exclude_tenants"]),
+        labels=document["labels"],
+        servers=tuple(document["servers"]),
+        shard=None if shard is None else (shard[0], shard[1]),
+    )
 
 
 def _selection_document(selection: Selection) -> Mapping[str, object]:

@@ -14,7 +14,7 @@ from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
 from cronrunner.config import JobSettings, Settings, load_rest
 from cronrunner.errors import Problem
 from cronrunner.ledger.engine import ledger_file
-from cronrunner.model import Job, Option, RetryPolicy, Transaction
+from cronrunner.model import Job, Option, Transaction
 from cronrunner.planning import is_glob, nearest
 from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry import Found, find_jobs
@@ -51,7 +51,7 @@ def find_warnings(settings: Settings, found: Found) -> list[Problem]:
     warnings = list(settings.warnings)
     if found.problems:
         warnings += _unknown_jobs(settings, found)
-    warnings += [Problem(text=text) for text in _not_enforced(settings, found.jobs)]
+    warnings += [Problem(text=text) for text in _not_enforced(found.jobs)]
     text = warn_ledger_in_container(settings)
     return [*warnings, Problem(text=text)] if text else warnings
 
@@ -167,22 +167,15 @@ def _unknown_jobs(settings: Settings, found: Found) -> Iterator[Problem]:
             yield _at(settings, text, *location)
 
 
-def _not_enforced(settings: Settings, jobs: Mapping[str, Job]) -> Iterator[str]:
+def _not_enforced(jobs: Mapping[str, Job]) -> Iterator[str]:
     """Name what is declared and read, and does not have its effect yet."""
     names = sorted(jobs)
-    if names:
-        yield f"timeout: not enforced yet; ctx.remaining() tells it ({len(names)} jobs)"
-    retrying = [name for name in names if jobs[name].retry != RetryPolicy()]
-    if retrying:
-        yield f"retries: not enforced yet; each attempt is the only one ({_some(retrying)})"
     batches = [name for name in names if jobs[name].transaction is Transaction.BATCH]
     if batches:
         yield f'transaction="batch": runs as one transaction yet ({_some(batches)})'
     scheduled = [name for name in names if jobs[name].schedule]
     if scheduled:
         yield f"schedule: checked and shown; whoever triggers a run decides ({_some(scheduled)})"
-    if settings.runner.deadline is not None:
-        yield "runner.deadline: not enforced yet"
 
 
 def _some(names: Iterable[str]) -> str:

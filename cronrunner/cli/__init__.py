@@ -37,8 +37,8 @@ def cronrunner() -> None:
     Without a command: run. `cronrunner --tenant=X` runs all jobs on one tenant.
 
     Exit codes: 0 well; 1 some execution did not go well; 2 usage or configuration; 3 a live
-    run holds all of the work; 4 discovery failed or shrank; 70 the runner failed; 75 drained
-    by a signal with work left.
+    run holds all of the work; 4 discovery failed or shrank; 5 stopped by the limit of
+    failures; 70 the runner failed; 75 drained by a signal with work left.
     """
 
 

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from cronrunner.cli.options import Instant, config_option, json_option, selection_options
+from cronrunner.cli.options import (
+    Duration,
+    Failures,
+    Instant,
+    config_option,
+    json_option,
+    selection_options,
+)
 
 _OUTCOMES = (
     "succeeded", "failed", "timed_out", "stuck", "skipped", "cancelled", "interrupted",
@@ -25,7 +32,17 @@ _OUTCOMES = (
     help="The slot: the time for which this was scheduled. One slot is done once.",
 )
 @click.option("--again", is_flag=True, help="Repeat a slot that is done, on purpose.")
+@click.option("--resume", metavar="RUN", help="Do what an earlier run has left; `last` is one.")
+@click.option("--only-failed", metavar="RUN", help="Repeat what did not go well in a run.")
 @click.option("--accept-shrink", is_flag=True, help="Agree that the missing tenants are gone.")
+@click.option("--deadline", type=Duration(), help="Drain by itself after this long.")
+@click.option("--max-failures", type=Failures(), help="Stop at so many failures.")
+@click.option(
+    "--canary",
+    type=click.IntRange(min=0),
+    default=0,
+    help="So many tenants first; the rest if well.",
+)
 @click.option("--concurrency", type=click.IntRange(min=1), help="Visits at the same time.")
 @click.option(
     "--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics while the run lasts."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
+
+from cronrunner.model import parse_duration
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,6 +72,48 @@ class Shard(click.ParamType[tuple[int, int]]):
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
             self.fail(f"expected i/n with i from 0 to n-1, such as 0/4, got {value!r}", param, ctx)
         return int(index), int(count)
+
+
+class Duration(click.ParamType[timedelta]):
+    """A duration such as ``50m``."""
+
+    name = "duration"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click declares it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> timedelta:
+        """Read the duration, or fail with what was expected."""
+        try:
+            return value if isinstance(value, timedelta) else parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Failures(click.ParamType[tuple[int | None, float | None]]):
+    """``N`` or ``N%``: a count, or a part in percent."""
+
+    name = "N|N%"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - as click declares it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int | None, float | None]:
+        """Read the limit, or fail with what was expected."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            number = float(value.removesuffix("%"))
+        except ValueError:
+            number = 0.0
+        is_percent = value.endswith("%")
+        if number <= 0 or (not is_percent and number != int(number)):
+            self.fail(f"expected a number from 1, or a part such as 2%, got {value!r}", param, ctx)
+        return (None, number) if is_percent else (int(number), None)
 
 
 config_option = click.option(

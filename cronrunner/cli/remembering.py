@@ -9,7 +9,6 @@ from typing import Any
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
-from cronrunner.errors import ConfigError, Problem
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import WELL, ExitCode, Outcome
 
@@ -80,10 +79,7 @@ def show_run(  # noqa: PLR0913 - the command's options
 ) -> int:
     """Print one run."""
     with open_app(config, checked=False) as app:
-        found = app.queries.find_run(run)
-        if found is None:
-            text = f"no run {run!r}; `cronrunner history --runs` lists them, `last` is the newest"
-            raise ConfigError([Problem(text=text)])
+        found = app.find_run(run)
         wanted = ExecutionFilter(run=found["run"], job=job, tenant=tenant)
         rows = list(app.queries.executions(wanted))
         if as_json:

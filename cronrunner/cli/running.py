@@ -7,21 +7,23 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import FrameType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from cronrunner import logs
 from cronrunner.app import App, RunOptions
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
-from cronrunner.cli.progress import Progress
 from cronrunner.errors import ConfigError, LedgerError
 from cronrunner.events import Event, ExecutionFinished, ExecutionStarted, Listener
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import ExitCode, Report
 from cronrunner.planning import Selection
-from cronrunner.runner import Runner
+from cronrunner.runner import FailureLimit, Runner
+
+if TYPE_CHECKING:
+    from cronrunner.cli.progress import Progress
 
 _STDOUT: Final = 1
 _STDERR: Final = 2
@@ -37,7 +39,12 @@ def run_now(  # noqa: PLR0913 - the command's options
     shard: tuple[int, int] | None,
     scheduled_at: datetime | None,
     again: bool,
+    resume: str | None,
+    only_failed: str | None,
     accept_shrink: bool,
+    deadline: timedelta | None,
+    max_failures: tuple[int | None, float | None] | None,
+    canary: int,
     concurrency: int | None,
     metrics_port: int | None,
     config: str | None,
@@ -57,7 +64,12 @@ def run_now(  # noqa: PLR0913 - the command's options
         scheduled_at=scheduled_at,
         concurrency=concurrency,
         again=again,
+        resume=resume,
+        only_failed=only_failed,
         accept_shrink=accept_shrink,
+        deadline=deadline,
+        max_failures=_limit(max_failures),
+        canary=canary,
         metrics_port=metrics_port,
     )
     with open_app(config, checked=False) as app:
@@ -81,6 +93,10 @@ def run_now(  # noqa: PLR0913 - the command's options
     return report.exit_code
 
 
+def _limit(asked: tuple[int | None, float | None] | None) -> FailureLimit | None:
+    return None if asked is None else FailureLimit(count=asked[0], percent=asked[1])
+
+
 def _command() -> str:
     """Return the command line as it was typed; it holds no secrets, since no option takes one."""
     return " ".join(["cronrunner", *sys.argv[1:]])
@@ -92,7 +108,7 @@ def _run(app: App, selection: Selection, options: RunOptions) -> Report:
     On a terminal a run over few tenants logs them; over the fleet the bar takes their place.
     """
     terminal = sys.stderr.isatty()
-    progress = Progress() if terminal else None
+    progress = _progress() if terminal else None
     log: Listener = logs.LogListener()
     if terminal and not selection.tenants:
         log = _WithoutExecutions(log)
@@ -116,6 +132,12 @@ def _stdout_for_results() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, _STDOUT)
         os.close(kept)
+
+
+def _progress() -> Progress:
+    from cronrunner.cli.progress import Progress  # noqa: PLC0415 - only a terminal pays
+
+    return Progress()
 
 
 class _WithoutExecutions:

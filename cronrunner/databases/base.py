@@ -78,14 +78,25 @@ class DatabaseKind(Protocol):
     def prepare(self, endpoint: Endpoint) -> ServerParts:
         """Ask the server once what all its sessions need to know. Raises driver errors."""
 
-    def connect(self, parts: ServerParts, database: str, *, bounded_reads: bool = False) -> Any:  # noqa: ANN401 - a DBAPI connection of the kind's driver
+    def connect(
+        self, parts: ServerParts, database: str, *, statement_seconds: float | None = None
+    ) -> Any:  # noqa: ANN401 - a DBAPI connection of the kind's driver
         """Open a session, within the connect timeout for the handshake as well.
 
-        ``bounded_reads`` keeps that timeout on every later read, for control connections.
+        ``statement_seconds`` is the longest that a statement may take: the server is told to
+        end it then, where it can, and no read waits much longer. Without it every read is
+        bounded by the connect timeout, for connections of the runner's own.
         """
 
     def reset(self, session: Any) -> bool:  # noqa: ANN401 - a DBAPI connection
         """Make a used session as good as new; false when it must be replaced by a new one."""
+
+    def cancel(self, control: Connection | None, session: Any, *, sever: bool) -> bool:  # noqa: ANN401 - a DBAPI connection
+        """Cancel what a session is doing, from another thread; tell whether it was doing anything.
+
+        With ``sever`` the session is ended as well, at the server and here. ``control`` is a
+        connection of the same user; ``None`` when the server does not answer.
+        """
 
     def list_databases(self, connection: Connection) -> list[str]:
         """List the databases of the server that can be tenants, sorted, system ones left out."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import DateTime, Dialect, String
+from sqlalchemy.dialects.mysql import VARCHAR
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from cronrunner.model import as_utc
 
@@ -29,3 +30,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Give back what was stored, as UTC."""
         del dialect
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+def key_text(length: int) -> TypeEngine[str]:
+    """Text that is compared in binary on every database: `Acme` and `acme` differ."""
+    binary = VARCHAR(length, collation="utf8mb4_bin")
+    return String(length).with_variant(binary, "mysql", "mariadb")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
+from contextlib import suppress
 from typing import Any, Final
 
 import pymysql
@@ -23,6 +25,9 @@ SYSTEM: Final = frozenset({"information_schema", "mysql", "performance_schema", 
 
 #: COM_RESET_CONNECTION: the driver has no constant and no call for it.
 _COM_RESET_CONNECTION: Final = 0x1F
+
+#: What a read may take beyond the statement's own limit before the network counts as lost.
+_READ_MARGIN_SECONDS: Final = 10.0
 
 _GONE: Final = frozenset({ER.BAD_DB_ERROR})
 _LOST: Final = frozenset({
@@ -59,6 +64,14 @@ _NAMES_ONLY: Final = frozenset({
 _DUPLICATE: Final = re.compile(r"^Duplicate entry '.*' for key '([^']*)'$", re.DOTALL)
 
 
+_FIND_MARIADB: Final = (
+    "SELECT command, query_id FROM information_schema.processlist WHERE id = :session"
+)
+_FIND_MYSQL: Final = (
+    "SELECT command, NULL AS query_id FROM information_schema.processlist WHERE id = :session"
+)
+
+
 class MySQL:
     """The MySQL kind: MySQL and MariaDB servers, a tenant is a database."""
 
@@ -92,11 +105,16 @@ class MySQL:
             limit=limit,
         )
 
-    def connect(self, parts: ServerParts, database: str, *, bounded_reads: bool = False) -> Any:  # noqa: ANN401 - pymysql.Connection
+    def connect(
+        self, parts: ServerParts, database: str, *, statement_seconds: float | None = None
+    ) -> Any:  # noqa: ANN401 - pymysql.Connection
         """Open a session on ``database``, or on none if it is empty."""
-        session = pymysql.connect(database=database or None, **parts.arguments)
-        if not bounded_reads:
-            _unbound_reads(session)
+        begin = _begin_command(parts, statement_seconds)
+        session = pymysql.connect(
+            database=database or None, autocommit=None, init_command=begin, **parts.arguments
+        )
+        if statement_seconds is not None:
+            _bound_reads(session, statement_seconds + _READ_MARGIN_SECONDS)
         return session
 
     def reset(self, session: Any) -> bool:  # noqa: ANN401 - pymysql.Connection
@@ -104,11 +122,37 @@ class MySQL:
         try:
             _reset_connection(session)
             session.query(f"SET NAMES {session.charset}")
-            session.autocommit(session.autocommit_mode)
+            session.query(session.init_command)
             # Nor does the server go back to the database that a job has left by USE.
             session.select_db(session.db)
         except (AttributeError, TypeError, pymysql.Error):
             return False
+        return True
+
+    def cancel(self, control: Connection | None, session: Any, *, sever: bool) -> bool:  # noqa: ANN401 - pymysql.Connection
+        """Kill the session's statement, by its query id where the server has them.
+
+        The session is looked up first: what is idle, or gone, is not killed. With ``sever``
+        the socket is shut before the server is asked: it wakes up who reads from it, whatever
+        the server does.
+        """
+        if sever:
+            _shut(session)
+        if control is None:
+            return False
+        number = session.thread_id()
+        statement = _FIND_MARIADB if _is_mariadb(control) else _FIND_MYSQL
+        found = control.execute(text(statement), {"session": number}).one_or_none()
+        control.rollback()
+        if found is None or (found.command == "Sleep" and not sever):
+            return False
+        if sever:
+            kill = f"KILL {number}"
+        elif found.query_id is not None:
+            kill = f"KILL QUERY ID {found.query_id}"
+        else:
+            kill = f"KILL QUERY {number}"
+        control.exec_driver_sql(kill)
         return True
 
     def list_databases(self, connection: Connection) -> list[str]:
@@ -178,13 +222,33 @@ def _connection_limit(connection: Connection) -> int | None:
     return min((int(limit) for limit in limits if limit), default=None)
 
 
-def _unbound_reads(session: Any) -> None:  # noqa: ANN401 - pymysql.Connection
-    """Lift the handshake's read timeout: a statement may take as long as its job's timeout.
+def _begin_command(parts: ServerParts, statement_seconds: float | None) -> str:
+    """Return what each session is told first, in one round trip, and again after a reset."""
+    if statement_seconds is None:
+        return "SET autocommit = 0"
+    if getattr(parts.dialect, "is_mariadb", False):
+        return f"SET autocommit = 0, max_statement_time = {statement_seconds:.3f}"
+    # MySQL's limit covers SELECT only.
+    return f"SET autocommit = 0, max_execution_time = {round(statement_seconds * 1000)}"
+
+
+def _bound_reads(session: Any, seconds: float) -> None:  # noqa: ANN401 - pymysql.Connection
+    """Replace the handshake's read timeout: a statement may take as long as its job's timeout.
 
     The driver has no public way to do so; if the attribute moves, the timeout of the
     handshake stays, which test_a_statement_may_outlast_the_connect_timeout notices.
     """
-    session._read_timeout = None  # noqa: SLF001 - see above
+    session._read_timeout = seconds  # noqa: SLF001 - see above
+
+
+def _is_mariadb(connection: Connection) -> bool:
+    return bool(getattr(connection.dialect, "is_mariadb", False))
+
+
+def _shut(session: Any) -> None:  # noqa: ANN401 - pymysql.Connection
+    """Shut the session's socket from another thread; the driver has no public way to do so."""
+    with suppress(OSError, AttributeError):
+        session._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001 - see above
 
 
 def _reset_connection(session: Any) -> None:  # noqa: ANN401 - pymysql.Connection

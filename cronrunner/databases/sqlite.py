@@ -47,12 +47,14 @@ class SQLite:
             endpoint=endpoint, kind=self, dialect=dialect, arguments={}, tls=None, limit=None
         )
 
-    def connect(self, parts: ServerParts, database: str, *, bounded_reads: bool = False) -> Any:  # noqa: ANN401 - sqlite3.Connection
+    def connect(
+        self, parts: ServerParts, database: str, *, statement_seconds: float | None = None
+    ) -> Any:  # noqa: ANN401 - sqlite3.Connection
         """Open an existing file; a missing one is an error and is never created.
 
         The driver's own transactions are off: it would commit before a SAVEPOINT.
         """
-        del bounded_reads
+        del statement_seconds
         path = parts.endpoint.folder / database
         session = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw",
@@ -76,6 +78,12 @@ class SQLite:
         """Ask for a new session: opening a file is cheaper than undoing its pragmas."""
         del session
         return False
+
+    def cancel(self, control: Connection | None, session: Any, *, sever: bool) -> bool:  # noqa: ANN401 - sqlite3.Connection
+        """Interrupt the session. It ends statements, and not a wait for another's lock."""
+        del control, sever
+        session.interrupt()
+        return True
 
     def list_databases(self, connection: Connection) -> list[str]:
         """List nothing: a file does not know its neighbours; sources list folders."""

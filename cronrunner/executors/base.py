@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import Protocol
 
 from cronrunner.model import Request, Result, VisitRequest
@@ -19,8 +20,11 @@ class Executor(Protocol):
     #: Visits at the same time, over all servers.
     concurrency: int
 
-    def submit(self, visits: Sequence[VisitRequest]) -> None:
-        """Take visits on; they begin in the order given, as their servers have room."""
+    def submit(self, visits: Sequence[VisitRequest], *, delay: timedelta | None = None) -> None:
+        """Take visits on; they begin in the order given, as their servers have room.
+
+        With a ``delay`` not before it is over, and then behind what waits already.
+        """
 
     def queued(self, server: str) -> int:
         """Return how many visits of a server have not begun."""
@@ -37,6 +41,9 @@ class Executor(Protocol):
 
     def idle(self) -> bool:
         """Tell whether nothing is running, and nothing will."""
+
+    def abandon(self, request: Request) -> None:
+        """Give up the thread that is stuck in ``request``; another takes its place."""
 
     def left(self) -> tuple[list[Request], list[Request]]:
         """Return the requests that never began, and those that have begun and not ended."""

@@ -11,13 +11,17 @@ the process from ending.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from cronrunner.errors import CronrunnerError
 from cronrunner.executors.base import OnResult, Perform
-from cronrunner.model import Request, VisitRequest
+from cronrunner.model import Request, Tenant, VisitRequest
 
 
 class ThreadExecutor:
@@ -39,6 +43,9 @@ class ThreadExecutor:
         self._running: Counter[str] = Counter()
         #: Thread -> what it has taken on and not finished; its first one has begun.
         self._open: dict[str, deque[Request]] = {}
+        self._tenants: dict[str, Tenant] = {}
+        #: (monotonic time when it is due, order, visit)
+        self._delayed: list[tuple[float, int, VisitRequest]] = []
         lock = threading.Lock()
         #: For the threads: there may be something to take.
         self._work_there = threading.Condition(lock)
@@ -48,15 +55,23 @@ class ThreadExecutor:
         self._draining = False
         self._closed = False
         self._failure: BaseException | None = None
-        for number in range(concurrency):
-            name = f"visit-{number}"
-            threading.Thread(target=self._work, args=(name,), name=name, daemon=True).start()
+        self._numbers = itertools.count()
+        for _ in range(concurrency):
+            self._start_thread()
 
-    def submit(self, visits: Sequence[VisitRequest]) -> None:
-        """Take visits on."""
+    def _start_thread(self) -> None:
+        name = f"visit-{next(self._numbers)}"
+        threading.Thread(target=self._work, args=(name,), name=name, daemon=True).start()
+
+    def submit(self, visits: Sequence[VisitRequest], *, delay: timedelta | None = None) -> None:
+        """Take visits on, now or after a delay. No thread sleeps meanwhile."""
         with self._work_there:
             for visit in visits:
-                self._queues[visit.tenant.server].append(visit)
+                if delay is None:
+                    self._queues[visit.tenant.server].append(visit)
+                else:
+                    due = time.monotonic() + delay.total_seconds()
+                    heapq.heappush(self._delayed, (due, next(self._numbers), visit))
             self._work_there.notify(len(visits))
 
     def queued(self, server: str) -> int:
@@ -86,13 +101,25 @@ class ThreadExecutor:
         """Tell whether nothing is running, and nothing will. Raises what broke a thread."""
         with self._low:
             self._raise_failure()
-            waiting = not self._draining and any(self._queues.values())
+            waiting = not self._draining and (self._delayed or any(self._queues.values()))
             return not waiting and not self._running.total()
+
+    def abandon(self, request: Request) -> None:
+        """Give up the thread that is stuck in ``request``; another takes its place."""
+        with self._work_there:
+            stuck = [n for n, rest in self._open.items() if rest and rest[0] == request]
+            for name in stuck:
+                self._open[name].popleft()
+                self._end_visit(name, self._tenants[name])
+        for _ in stuck:
+            self._start_thread()
 
     def left(self) -> tuple[list[Request], list[Request]]:
         """Return the requests that never began, and those that have begun and not ended."""
         with self._low:
-            queued = [r for queue in self._queues.values() for v in queue for r in v.requests]
+            waiting = [visit for queue in self._queues.values() for visit in queue]
+            waiting += [visit for _, _, visit in self._delayed]
+            queued = [request for visit in waiting for request in visit.requests]
             # Each is copied once: its thread takes what it has finished from it all the time.
             taken = [tuple(requests) for requests in self._open.values()]
         begun = [requests[0] for requests in taken if requests]
@@ -113,8 +140,11 @@ class ThreadExecutor:
                 # What this visit has not delivered may have been done: nobody may do it again.
                 self._failure = error
                 self._draining = True
-            finally:
-                self._give_back(name, visit)
+            with self._work_there:
+                if name not in self._open:
+                    # Abandoned as stuck, and back at last: another thread has its place.
+                    return
+                self._end_visit(name, visit.tenant)
 
     def _take(self, name: str) -> VisitRequest | None:
         with self._work_there:
@@ -122,18 +152,31 @@ class ThreadExecutor:
                 server = None if self._draining else self._next_server()
                 if server is not None:
                     return self._begin(name, server)
-                self._work_there.wait()
+                self._work_there.wait(self._until_due())
             return None
+
+    def _until_due(self) -> float | None:
+        """Return how long a thread may wait before a delayed visit is due."""
+        if not self._delayed or self._draining:
+            return None
+        return max(self._delayed[0][0] - time.monotonic(), 0.0)
+
+    def _admit_due(self) -> None:
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            visit = heapq.heappop(self._delayed)[2]
+            self._queues[visit.tenant.server].append(visit)
 
     def _begin(self, name: str, server: str) -> VisitRequest:
         visit = self._queues[server].popleft()
         self._running[server] += 1
         self._open[name] = deque(visit.requests)
+        self._tenants[name] = visit.tenant
         if len(self._queues[server]) <= self._low_water:
             self._low.notify()
         return visit
 
     def _next_server(self) -> str | None:
+        self._admit_due()
         roomy = [
             server
             for server, queue in self._queues.items()
@@ -147,20 +190,21 @@ class ThreadExecutor:
         try:
             for result in attempts:
                 self._on_result(result)
+                if self._open.get(name) is not requests:
+                    break
                 requests.popleft()
                 if self._draining:
                     break
         finally:
             attempts.close()  # type: ignore[attr-defined] # a generator: it ends the visit
 
-    def _give_back(self, name: str, visit: VisitRequest) -> None:
-        with self._work_there:
-            self._running[visit.tenant.server] -= 1
-            rest = self._open.pop(name)
-            if rest:
-                self._queues[visit.tenant.server].append(
-                    VisitRequest(tenant=visit.tenant, requests=tuple(rest))
-                )
-            # One permit is free, and this thread itself comes back for it: none is woken up.
-            if self._draining or not self._running.total():
-                self._low.notify()
+    def _end_visit(self, name: str, tenant: Tenant) -> None:
+        """Give the permit back, and queue again what was not begun. The caller holds the lock."""
+        self._running[tenant.server] -= 1
+        rest = self._open.pop(name)
+        if rest:
+            visit = VisitRequest(tenant=tenant, requests=tuple(rest))
+            self._queues[tenant.server].append(visit)
+        # One permit is free, and this thread itself comes back for it: none is woken up.
+        if self._draining or not self._running.total():
+            self._low.notify()

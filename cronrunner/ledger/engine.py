@@ -29,7 +29,7 @@ def open_engine(endpoint: Endpoint) -> Engine:
     database = endpoint.url.database or ""
 
     def connect() -> Any:  # noqa: ANN401 - a DBAPI connection
-        session = kind.connect(parts, database, bounded_reads=True)
+        session = kind.connect(parts, database)
         # Once: as an option of the engine it would be set and reset around every transaction.
         parts.dialect.set_isolation_level(session, "READ COMMITTED")
         return session

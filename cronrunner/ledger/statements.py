@@ -82,7 +82,10 @@ def _end_claim(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401 - 
         name: case((mine, new[name]), else_=claims.c[name])
         for name in ("state", "outcome", "closed_at")
     }
-    freed = case((mine & (new.state == _constant("open")), _constant("")), else_=claims.c.run)
+    # A stuck thread may still be at work: its claim is free when its run has ended.
+    is_stuck = new.outcome == _constant(Outcome.STUCK.value)
+    left = mine & (new.state == _constant("open")) & ~is_stuck
+    freed = case((left, _constant("")), else_=claims.c.run)
     return {**end, "run": freed}
 
 

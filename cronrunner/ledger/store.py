@@ -44,8 +44,8 @@ from cronrunner.ledger import liveness
 from cronrunner.ledger.schema import migrate
 from cronrunner.ledger.statements import Statements
 from cronrunner.ledger.tables import (
+    attempts,
     claims,
-    executions,
     prepared,
     runs,
     tenants,
@@ -57,6 +57,7 @@ from cronrunner.model import (
     Key,
     Outcome,
     Reason,
+    Repeat,
     Report,
     Result,
     Run,
@@ -147,10 +148,10 @@ class Ledger:
         self._run = run
         return buried
 
-    def claim(self, keys: Sequence[Key], *, again: bool = False) -> Claims:
-        """Take the claims that can be had, durably. ``again`` takes closed ones as well."""
+    def claim(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Claims:
+        """Take the claims that can be had, durably; of closed ones those that ``repeat`` names."""
         run = self._current_run()
-        return self._do(lambda connection: self._claim(connection, run, keys, again=again))
+        return self._do(lambda connection: self._claim(connection, run, keys, repeat))
 
     def record(self, result: Result) -> None:
         """Hand over the outcome of an execution; ``flush`` waits for it."""
@@ -328,7 +329,7 @@ class Ledger:
     # Claims.
 
     def _claim(
-        self, connection: Connection, run: Run, keys: Sequence[Key], *, again: bool
+        self, connection: Connection, run: Run, keys: Sequence[Key], repeat: Repeat
     ) -> Claims:
         granted: dict[Key, int] = {}
         duplicates: dict[Key, str] = {}
@@ -340,7 +341,7 @@ class Ledger:
             key = Key(job=row.job, tenant=row.tenant, slot_key=row.slot_key)
             if row.run == run.id and row.state == "open":
                 granted[key] = row.fence
-            elif row.state == "closed" and not again:
+            elif row.state == "closed" and not _is_repeated(row.outcome, repeat):
                 duplicates[key] = row.run
             elif row.state == "open" and row.run and lives(row.run):
                 held[key] = row.run
@@ -450,9 +451,12 @@ class Ledger:
 
     def _record(self, connection: Connection, results: Sequence[Result]) -> None:
         now = self._clock()
+        connection.execute(self._statements.new_attempts, [_attempt_row(e) for e in results])
+        results = [each for each in results if each.final]
+        if not results:
+            return
         rows = [_execution_row(each) for each in results]
         connection.execute(self._statements.new_executions, rows)
-        connection.execute(self._statements.new_attempts, [_attempt_row(e) for e in results])
         # What was never claimed has no fence and no claim to end.
         ends = [_claim_end(each, now) for each in results if each.request.fence]
         if ends:
@@ -474,9 +478,20 @@ class Ledger:
     def _unrecorded(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
         """Leave out what an earlier try of the group has committed."""
         run = results[0].request.run
-        there = select(executions.c.job, executions.c.tenant).where(executions.c.run == run)
-        recorded = {(row.job, row.tenant) for row in connection.execute(there)}
-        return [e for e in results if (e.request.key.job, e.request.key.tenant) not in recorded]
+        columns = (attempts.c.job, attempts.c.tenant, attempts.c.attempt)
+        there = connection.execute(select(*columns).where(attempts.c.run == run))
+        recorded = set(there.tuples())
+        return [
+            each
+            for each in results
+            if (each.request.key.job, each.request.key.tenant, each.request.attempt) not in recorded
+        ]
+
+
+def _is_repeated(outcome: str, repeat: Repeat) -> bool:
+    if repeat is Repeat.UNWELL:
+        return Outcome(outcome) not in WELL
+    return repeat is Repeat.EVERYTHING
 
 
 def _of_run(statement: Any, run: str) -> Any:  # noqa: ANN401 - a statement on `runs`

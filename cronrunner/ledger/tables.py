@@ -25,9 +25,10 @@ from sqlalchemy import (
     Table,
     Text,
 )
-from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from cronrunner.databases.columns import key_text
 from cronrunner.model import Outcome, as_utc
 
 metadata = MetaData()
@@ -54,12 +55,6 @@ class Instant(TypeDecorator[datetime]):
         """Give back what was stored, as UTC."""
         del dialect
         return None if value is None else value.replace(tzinfo=UTC)
-
-
-def key_text(length: int) -> TypeEngine[str]:
-    """Text that is compared in binary on every database."""
-    binary = VARCHAR(length, collation="utf8mb4_bin")
-    return String(length).with_variant(binary, "mysql", "mariadb")
 
 
 #: ``<job>:summarize`` of a job name of 80 characters.

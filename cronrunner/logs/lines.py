@@ -156,6 +156,18 @@ def _(event: events.ExecutionFinished) -> Line:
 
 
 @line_of.register
+def _(event: events.AttemptFailed) -> Line:
+    fields = {**_fields_of(event.result), "delay_seconds": event.delay.total_seconds()}
+    return Line("warning", "attempt failed, to be repeated", "attempt.failed", fields)
+
+
+@line_of.register
+def _(event: events.ExecutionStuck) -> Line:
+    fields = {**words_of(event.request, event.server), "stack": event.stack}
+    return Line("error", "execution cannot be ended", "execution.stuck", fields)
+
+
+@line_of.register
 def _(event: events.VisitFinished) -> Line:
     fields = {"tenant": event.tenant, "duration_seconds": event.seconds}
     return Line("debug", "visit finished", "visit.finished", fields)

@@ -98,13 +98,14 @@ def run(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.parametrize(
     ("job", "counters"),
     [
+        # In the order in which they run: by name.
+        ("a_savepoint_rolled_back", {"items": 0}),
+        ("a_session_on_the_engine", {"items": 2}),
+        ("a_session_that_is_committed", {"items": 3}),
         ("a_session_that_is_not_flushed", {}),
-        ("a_session_that_is_committed", {"items": 2}),
-        ("a_savepoint_rolled_back", {"items": 3}),
-        ("a_session_on_the_engine", {"items": 4}),
-        ("reflection", {"tables": 1, "columns": 1}),
         ("events", {"seen": 1}),
         ("its_own_commits", {"items": 5}),
+        ("reflection", {"tables": 1, "columns": 1}),
     ],
 )
 def test_it_works_as_in_any_program(run: Finished, job: str, counters: dict[str, int]) -> None:

@@ -1,14 +1,13 @@
 """Whatever a job leaves behind changes nothing for the next one, on the same tenant or another."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from tests.acceptance.fleet import Finished, Fleet
+from tests.acceptance.watching import counting_connections, transactions_left
 from tests.servers import MariaDB, quote
 
 pytestmark = pytest.mark.xdist_group("left_behind")
@@ -184,24 +183,9 @@ def observed(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "discover": {"list": listed},
     }
     fleet = Fleet(tmp_path_factory.mktemp("left"), {"servers": {"main": server}}, {"rude": JOBS})
-    counts: list[int] = []
-    ended = threading.Event()
-
-    def count() -> None:
-        query = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s"
-        with closing(mariadb.connect()) as connection, connection.cursor() as cursor:
-            while not ended.wait(0.02):
-                cursor.execute(query, (USER,))
-                counts.append(cursor.fetchall()[0][0])
-
-    thread = threading.Thread(target=count)
-    thread.start()
-    try:
+    with counting_connections(mariadb, USER) as counts:
         run = fleet.run("--json", env={"GUEST_URL": mariadb.url("left_guest", "pw")})
-    finally:
-        ended.set()
-        thread.join()
-    transactions = mariadb.execute("SELECT trx_id, trx_query FROM information_schema.innodb_trx")
+    transactions = transactions_left(mariadb)
     items = {
         name: [id_ for (id_,) in mariadb.execute(f"SELECT id FROM {quote(PREFIX + name)}.items")]
         for name in names

@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from cronrunner.ledger.liveness import started
-from cronrunner.model import Outcome
+from cronrunner.model import Outcome, Repeat
 from tests.conformance.conftest import LedgerDatabase, key, result_of, until
 from tests.conformance.holder import report, this_run
 
@@ -55,8 +55,8 @@ def test_again_takes_a_closed_claim_with_the_next_fence_and_no_held_one(
     first.record(result_of(first.claim([ACME]), ACME))
     first.flush()
 
-    assert second.claim([ACME], again=True).granted == {ACME: 2}
-    assert third.claim([ACME], again=True).held == {ACME: "r2"}
+    assert second.claim([ACME], repeat=Repeat.EVERYTHING).granted == {ACME: 2}
+    assert third.claim([ACME], repeat=Repeat.EVERYTHING).held == {ACME: "r2"}
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,19 @@ EVENTS: tuple[events.Event, ...] = (
             counters={"flagged": 3},
         )
     ),
+    events.AttemptFailed(
+        result=result(
+            Outcome.FAILED,
+            reason="why",
+            error="ValueError: no",
+            cause="no",
+            code="1213",
+            traceback="Traceback ...",
+            counters={"flagged": 3},
+        ),
+        delay=timedelta(seconds=2),
+    ),
+    events.ExecutionStuck(request=REQUEST, server="main", stack='File "jobs/x.py", line 3'),
     events.VisitFinished(tenant="acme", seconds=0.5),
     events.Warned(subject="ledger", text="the ledger is in a container"),
     events.SinkFailed(sink="pushgateway", error="no"),

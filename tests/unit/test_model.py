@@ -182,7 +182,9 @@ def test_durations_are_read_as_they_are_written(text: str, seconds: float) -> No
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "s", "5 m", "0s", "-5s", "5m ", "5x", "5M", "1h,3m", "٣s"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "s", "5 m", "0s", "-5s", "5m ", "5x", "5M", "1h,3m", "٣s"]
+)
 def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(DurationError, match="expected a duration such as 30s, 5m or 1h30m"):
         parse_duration(text)
@@ -211,7 +213,10 @@ def test_a_duration_is_read_back_as_it_was_written(milliseconds: int) -> None:
         (Option(0.5), "1e3", 1000.0),
         (Option("a"), " b ", "b"),
         (Option(("a",)), ["b", "c"], ("b", "c")),
-        (Option(("a",)), " B, c,, ", ("b", "c")),
+        (Option(("a",)), " B, c,, ", ("B", "c")),
+        (Option(("a",), choices=("a", "b")), "B, a", ("b", "a")),
+        (Option(("a",), choices=("a", "b")), ["B"], ("b",)),
+        (Option("x", choices=("x", "y")), "Y", "y"),
         (Option(("a",)), "", ("a",)),
         (Option(("a",)), [], ("a",)),
         (Option(()), "", ()),

@@ -112,16 +112,17 @@ def test_a_whole_retry_policy_can_be_given(find: Find) -> None:
     ("source", "expected"),
     [
         ("def (", "a.py:2: SyntaxError: invalid syntax"),
-        ("\nimport no_such_module", "a.py:3: ModuleNotFoundError: No module named 'no_such_module'"),
+        (
+            "\nimport no_such_module",
+            "a.py:3: ModuleNotFoundError: No module named 'no_such_module'",
+        ),
         ("\n\n1 / 0", "a.py:4: ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "a.py:2: SystemExit: 3"),
         ("class Odd(BaseException): ...\nraise Odd('x')", "a.py:3: Odd: x"),
         ("def f(): raise ValueError('deep')\n\nf()", "a.py:2: ValueError: deep"),
     ],
 )
-def test_a_broken_file_disables_itself_and_no_other(
-    find: Find, source: str, expected: str
-) -> None:
+def test_a_broken_file_disables_itself_and_no_other(find: Find, source: str, expected: str) -> None:
     found = find(a=source + "\n@job\ndef lost(ctx): ...\n", b="@job\ndef kept(ctx): ...\n")
 
     assert list(found.jobs) == ["b.kept"]
@@ -149,7 +150,10 @@ def test_a_file_that_was_interrupted_by_its_user_is_not_broken(find: Find) -> No
         ("tenants=1", "tenants: 'int' object is not iterable"),
         ("labels='gold'", "labels: expected a mapping of names to values, got 'gold'"),
         ("options=[1]", "options: expected a mapping of names to values, got [1]"),
-        ("options={'a': None}", "options: expected a bool, number, text or list as default, got None"),
+        (
+            "options={'a': None}",
+            "options: expected a bool, number, text or list as default, got None",
+        ),
         ("prepare='x'", "prepare: expected a function, got 'x'"),
         ("summarize=1", "summarize: expected a function, got 1"),
         ("enabled='no'", "enabled: expected True or False, got 'no'"),
@@ -263,7 +267,9 @@ def test_files_that_are_links_into_another_folder_are_jobs_as_well(
 ) -> None:
     real = tmp_path / "..data_2026"
     real.mkdir()
-    (real / "linked.py").write_text("from cronrunner import job\n\n@job\ndef x(ctx): ...\n\n1 / 0\n")
+    (real / "linked.py").write_text(
+        "from cronrunner import job\n\n@job\ndef x(ctx): ...\n\n1 / 0\n"
+    )
     (tmp_path / "some_jobs" / "linked.py").symlink_to(real / "linked.py")
 
     assert problems(find()) == ["linked.py:6: ZeroDivisionError: division by zero"]

@@ -131,8 +131,10 @@ def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
         ("-- name: a\n-- only a comment;\n", "tidy.sql: expected a SQL statement, found none"),
         (
             "-- name: a\n-- shedule: 0 4 * * *\nDELETE FROM a",
-            "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, timeout, retries,"
-            " transaction, tenants, enabled, counter",
+            (
+                "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, timeout, retries,"
+                " transaction, tenants, enabled, counter"
+            ),
         ),
         (
             "-- timeout: soon\nDELETE FROM a",
@@ -148,8 +150,10 @@ def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
         ),
         (
             "-- name: two words\nDELETE FROM a",
-            "tidy.sql:1: job tidy: name: expected letters, digits, _ and dots, at most 80 long,"
-            " got 'two words'",
+            (
+                "tidy.sql:1: job tidy: name: expected letters, digits, _ and dots, at most 80 long,"
+                " got 'two words'"
+            ),
         ),
     ],
 )

@@ -46,7 +46,16 @@ def test_a_time_that_the_change_of_clocks_leaves_out_comes_right_after_it() -> N
 
 @pytest.mark.parametrize(
     "expression",
-    ["", "0 0 * *", "0 0 0 * * *", "@daily", "60 0 * * *", "0 0 31 2 *", "nonsense", "* * * * mon,"],
+    [
+        "",
+        "0 0 * *",
+        "0 0 0 * * *",
+        "@daily",
+        "60 0 * * *",
+        "0 0 31 2 *",
+        "nonsense",
+        "* * * * mon,",
+    ],
 )
 def test_what_is_no_expression_or_can_never_fire_is_refused(expression: str) -> None:
     with pytest.raises(ValueError, match="expected a cron expression") as caught:

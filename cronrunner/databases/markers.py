@@ -1,0 +1,86 @@
+"""Slot markers in a tenant's own database: the proof that a slot's transaction was committed.
+
+A job that is ``exactly_once`` writes its marker with the first statement of its transaction,
+so the two are committed together or not at all. Whoever comes later for the same slot, because
+the first died between its commit and its record, meets the marker and takes its counters; who
+comes while the first is still at work waits for its row, and then meets it or takes its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    MetaData,
+    Table,
+    Text,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.schema import CreateTable
+
+from cronrunner.databases import facts
+from cronrunner.databases.columns import UtcDateTime, key_text
+from cronrunner.model import Key
+
+_MARKERS = Table(
+    "cronrunner_slots",
+    MetaData(),
+    Column("job", key_text(100), primary_key=True),
+    Column("slot_key", key_text(64), primary_key=True),
+    Column("run", key_text(40), nullable=False),
+    Column("marked_at", UtcDateTime, nullable=False),
+    # A mapping of whole numbers, as JSON.
+    Column("counters", Text),
+)
+
+#: MySQL's number, and what SQLite says of any mistake in a statement.
+_NO_SUCH_TABLE: Final = frozenset({"1146", "SQLITE_ERROR"})
+
+
+def enter(connection: Connection, key: Key, *, run: str, now: datetime) -> Mapping[str, int] | None:
+    """Write the marker, or return the counters of the transaction that wrote it before.
+
+    The first time on a tenant its table is made; that commits, and nothing else has happened.
+    """
+    row = {"job": key.job, "slot_key": key.slot_key, "run": run, "marked_at": now}
+    try:
+        connection.execute(insert(_MARKERS), row)
+    except IntegrityError:
+        return _counters(connection, key)
+    except DBAPIError as error:
+        if facts(error).code not in _NO_SUCH_TABLE:
+            raise
+        connection.rollback()
+        connection.execute(CreateTable(_MARKERS, if_not_exists=True))
+        connection.commit()
+        try:
+            connection.execute(insert(_MARKERS), row)
+        except IntegrityError:
+            return _counters(connection, key)
+    return None
+
+
+def fill(connection: Connection, key: Key, counters: Mapping[str, int]) -> None:
+    """Write what the job counted into its marker."""
+    connection.execute(
+        update(_MARKERS).where(*_mine(key)).values(counters=json.dumps(dict(counters)))
+    )
+
+
+def _counters(connection: Connection, key: Key) -> Mapping[str, int]:
+    found = connection.execute(select(_MARKERS.c.counters).where(*_mine(key))).scalar_one()
+    counters: Mapping[str, int] = json.loads(found or "{}")
+    return counters
+
+
+def _mine(key: Key) -> tuple[ColumnElement[bool], ...]:
+    return (_MARKERS.c.job == key.job, _MARKERS.c.slot_key == key.slot_key)
