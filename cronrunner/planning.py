@@ -93,7 +93,9 @@ def _match_jobs(jobs: Mapping[str, Job], pattern: str) -> list[str]:
 
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """Say which known names come nearest to ``wanted``."""
-    close = difflib.get_close_matches(wanted, list(known), n=_NEAREST, cutoff=0.5)
+    names = {part: name for name in known for part in (name, name.rpartition(".")[2])}
+    found = difflib.get_close_matches(wanted, names, n=_NEAREST, cutoff=0.5)
+    close = list(dict.fromkeys(names[part] for part in found))
     return f"the nearest are {', '.join(close)}" if close else "no known name is near it"
 
 

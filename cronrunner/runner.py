@@ -472,7 +472,9 @@ class Runner:
         keys = [
             Key(job=job.summarize_name, tenant=FLEET, slot_key=self._slot)
             for job in self._order.jobs
-            if job.summarize and self._parts.is_closed(job, self._slot)
+            if job.summarize
+            and job.name not in self._unprepared
+            and self._parts.is_closed(job, self._slot)
         ]
         if self._is_ending():
             for key in keys:

@@ -276,6 +276,7 @@ class App:
             self._run_parts(selection, options, jobs, events, self._failed_pairs(options, earlier)),
         )
         on_runner(runner)
+        self.ledger.forget_servers(self.settings.servers)
         with ExitStack() as stack:
             stack.enter_context(Pulse(grace=self.settings.runner.grace, file=sys.__stderr__))
             port = options.metrics_port

@@ -78,7 +78,13 @@ def ledger_endpoint(settings: Settings) -> Endpoint:
             folder=settings.folder,
         )
     url = parse_url("" if ledger.url is None else ledger.url.reveal())
-    return Endpoint(name="ledger", url=url, folder=settings.folder)
+    return Endpoint(
+        name="ledger",
+        url=url,
+        tls=ledger.tls,
+        tls_ca=None if ledger.tls_ca is None else settings.folder / ledger.tls_ca,
+        folder=settings.folder,
+    )
 
 
 def reserved(settings: Settings, server: str) -> int:

@@ -16,12 +16,12 @@ from cronrunner.model import ExitCode
 
 
 def check_all(*, connect: bool, print_schema: bool, config: str | None, as_json: bool) -> int:
-    """Check, and return 2 if there is any mistake, 4 if discovery fails."""
+    """Check, and return 2 if there is any mistake, 4 if discovery fails, 70 if the ledger does."""
     if print_schema:
         sys.stdout.write(json_schema())
         return ExitCode.OK
     path = find_config(config, os.environ)
-    failures: list[Problem] = []
+    failures: list[tuple[int, Problem]] = []
     try:
         with open_app(str(path), checked=False) as app:
             errors, warnings = app.check()
@@ -34,21 +34,24 @@ def check_all(*, connect: bool, print_schema: bool, config: str | None, as_json:
             key=lambda each: (each.file != str(path), each.file or "", each.line or 0),
         )
         warnings, lines = [], []
-    code = ExitCode.USAGE if errors else ExitCode.DISCOVERY if failures else ExitCode.OK
+    worst = max((each for each, _ in failures), default=ExitCode.OK)
+    code = ExitCode.USAGE if errors else worst
+    errors += [problem for _, problem in failures]
     if as_json:
-        documents.write(_document(code, [*errors, *failures], warnings))
+        documents.write(_document(code, errors, warnings))
     else:
-        _print(path.name, [*errors, *failures], warnings, lines)
+        _print(path.name, errors, warnings, lines)
     return code
 
 
-def _connect(app: App, warnings: list[Problem]) -> Iterator[Problem]:
-    """Discover, and open the ledger; what fails is a problem, what is odd a warning."""
+def _connect(app: App, warnings: list[Problem]) -> Iterator[tuple[int, Problem]]:
+    """Discover, and open the ledger: exit code and problem of what fails; warn of what is odd."""
     names: set[str] = set()
     for source in app.discover():
         if source.failure is not None:
             text = app.redactor.text(str(source.error))
-            yield Problem(text=f"server {source.server}: discovery failed: {text}")
+            problem = Problem(text=f"server {source.server}: discovery failed: {text}")
+            yield ExitCode.DISCOVERY, problem
         names |= {tenant.name for tenant in source.tenants}
         warnings += [Problem(text=f"server {source.server}: {why}") for why in source.refused]
         if (unencrypted := app.unencrypted(source.server)) is not None:
@@ -64,7 +67,7 @@ def _connect(app: App, warnings: list[Problem]) -> Iterator[Problem]:
     try:
         _ = app.queries
     except CronrunnerError as error:
-        yield Problem(text=str(error))
+        yield ExitCode.RUNNER, Problem(text=str(error))
 
 
 def _lines(app: App) -> list[str]:

@@ -104,7 +104,7 @@ def _print_plan(app: App, plan: Plan, *, why: bool) -> None:
     )
     if plan.left_out and not why:
         out.print(f"{len(plan.left_out)} left out; --why shows them")
-    if why:
+    if plan.left_out and why:
         rendering.print_table(
             ("left out", "job", "why"), ((o.tenant, o.job, o.reason) for o in plan.left_out)
         )

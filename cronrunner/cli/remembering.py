@@ -98,7 +98,7 @@ def _document(run: Row, rows: Sequence[Row]) -> documents.Document:
         tenants=len({row["tenant"] for row in rows if row["tenant"]}),
         outcomes=dict(Counter(row["outcome"] for row in rows)),
         duplicates=run["duplicates"] or 0,
-        errors=[],
+        errors=run["errors"],
         causes=[
             {"cause": cause, "count": times, "tenant_names": list(names)}
             for cause, times, names in _causes(rows)
@@ -124,6 +124,8 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
     rendering.print_outcomes(out, Counter(Outcome(row["outcome"]) for row in rows))
     if run["duplicates"]:
         out.print(f"{run['duplicates']} were done already by an earlier run")
+    for text in run["errors"]:
+        out.print(text, style="red", markup=False)
     if run["finished_at"] is None:
         flight = app.queries.in_flight(run["run"])
         out.print(f"{len(flight)} claimed and not finished")

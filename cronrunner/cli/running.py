@@ -88,6 +88,9 @@ def run_now(  # noqa: PLR0913 - the command's options
             raise
         if as_json:
             documents.write(_document(app, report))
+        elif report.exit_code == ExitCode.USAGE:
+            for text in report.errors:
+                rendering.complain(text)
         else:
             rendering.print_report(report)
     return report.exit_code

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from contextlib import ExitStack
 
 import click
 
 from cronrunner import logs
 from cronrunner.cli.opening import open_app
+from cronrunner.errors import ConfigError, Problem
 from cronrunner.events import Dispatcher
 from cronrunner.model import ExitCode
 
@@ -18,10 +20,13 @@ def serve_metrics(config: str | None, host: str, port: int) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    with (
-        open_app(config) as app,
-        app.serving(host, port, Dispatcher([logs.LogListener()])) as server,
-    ):
+    with open_app(config) as app, ExitStack() as stack:
+        events = Dispatcher([logs.LogListener()])
+        try:
+            server = stack.enter_context(app.serving(host, port, events))
+        except OSError as error:
+            text = f"expected a free port, got {error.strerror} on {host}:{port}; give another"
+            raise ConfigError([Problem(text=text)]) from error
         click.echo(f"serving http://{host}:{server.port}/metrics and /health", err=True)
         stopped.wait()
     return ExitCode.OK

@@ -136,6 +136,12 @@ class LedgerSettings(Section):
     url: Url | None = Field(None, description="URL of the ledger's database.")
     server: Text | None = Field(None, description="Name of the server on which the ledger lives.")
     database: Text | None = Field(None, description="The ledger's database on that server.")
+    tls: Literal["auto", "required", "verify", "disabled"] = Field(
+        "auto", description="For a ledger given by its URL: as at a server."
+    )
+    tls_ca: FolderPath | None = Field(
+        None, description="For a ledger given by its URL: as at a server."
+    )
     reserved_connections: FromOne = Field(
         2, description="Connections kept for the ledger, which visits never take."
     )

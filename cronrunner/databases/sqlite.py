@@ -31,6 +31,10 @@ class BeginningDialect(SQLiteDialect_pysqlite):
         dbapi_connection.execute("BEGIN")
 
 
+class NoFileError(sqlite3.OperationalError):
+    """The tenant's file is not there."""
+
+
 class SQLite:
     """The SQLite kind: one file is one tenant, a folder is a server."""
 
@@ -56,6 +60,9 @@ class SQLite:
         """
         del statement_seconds
         path = parts.endpoint.folder / database
+        if not path.exists():
+            msg = f"no file {path.name}"
+            raise NoFileError(msg)
         session = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode=rw",
             uri=True,
@@ -103,5 +110,5 @@ class SQLite:
             code=code,
             text=f"{type(error).__name__} {code}: {' '.join(str(error).split())}",
             transient=code in {"SQLITE_BUSY", "SQLITE_LOCKED"},
-            gone=code == "SQLITE_CANTOPEN",
+            gone=isinstance(error, NoFileError),
         )

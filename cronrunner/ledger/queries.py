@@ -190,6 +190,7 @@ def _run_document(row: Row[Any]) -> Document:
     document = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
     for name in ("selection", "discovered", "outcomes"):
         document[name] = json.loads(document[name]) if document[name] else {}
+    document["errors"] = json.loads(row.errors) if row.errors else []
     finished = row.finished_at or row.heartbeat_at
     document["duration_seconds"] = (finished - row.started_at).total_seconds()
     return document

@@ -215,6 +215,7 @@ class Ledger:
             "duplicates": report.duplicates,
             "exit_code": report.exit_code,
             "discovered": json.dumps(discovered, sort_keys=True),
+            "errors": json.dumps(report.errors),
             "outcomes": json.dumps({str(k): n for k, n in report.outcomes.items() if n}),
         }
         self._do(lambda each: each.execute(_of_run(update(runs), report.run.id).values(**values)))

@@ -88,9 +88,10 @@ runs = Table(
     Column("planned", Integer),
     Column("duplicates", Integer),
     Column("exit_code", Integer),
-    # Tenants by server and executions by outcome, as JSON.
+    # Tenants by server, executions by outcome, and errors that belong to no execution, as JSON.
     Column("discovered", Text),
     Column("outcomes", Text),
+    Column("errors", Text),
     Index("runs_started_at", "started_at"),
     Index("runs_open", "exit_code", "finished_at"),
 )

@@ -67,7 +67,6 @@ def test_again_takes_a_closed_claim_with_the_next_fence_and_no_held_one(
         (Outcome.SKIPPED, False, True),
         (Outcome.CANCELLED, False, True),
         (Outcome.INTERRUPTED, False, True),
-        (Outcome.STUCK, False, True),
     ],
 )
 def test_what_the_runner_left_out_stays_open_for_who_comes_next(
@@ -81,6 +80,16 @@ def test_what_the_runner_left_out_stays_open_for_who_comes_next(
     assert bool(claims.granted) is open_afterwards
     assert (claims.granted or {ACME: 2}) == {ACME: 2}
     assert bool(claims.duplicates) is not open_afterwards
+
+
+def test_what_is_stuck_is_held_until_its_process_is_gone(database: LedgerDatabase) -> None:
+    first, second = database.begin("r1", **ELSEWHERE), database.begin("r2")
+    first.record(result_of(first.claim([ACME]), ACME, outcome=Outcome.STUCK))
+    first.flush()
+    assert second.claim([ACME]).held == {ACME: "r1"}
+
+    database.clock.forward(seconds=21)
+    assert second.claim([ACME]).granted == {ACME: 2}
 
 
 def test_a_result_under_an_old_fence_changes_no_claim(database: LedgerDatabase) -> None:

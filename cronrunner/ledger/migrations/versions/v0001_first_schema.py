@@ -125,6 +125,7 @@ def upgrade() -> None:
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("discovered", sa.Text(), nullable=True),
         sa.Column("outcomes", sa.Text(), nullable=True),
+        sa.Column("errors", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("run"),
     )
     op.create_index("runs_open", "runs", ["exit_code", "finished_at"])
