@@ -17,7 +17,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Never
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool
 from sqlalchemy.exc import SQLAlchemyError
@@ -133,17 +134,11 @@ class TenantEngine:
 
     def _make_engine(self) -> Engine:
         # No event is emitted for an engine that is left behind: a listener of its job may raise.
-        self._turn = turn = object()
-
-        def session() -> Any:  # noqa: ANN401 - a DBAPI connection
-            if self._turn is not turn:
-                raise VisitOverError
-            ready, self._ready = self._ready, None
-            return ready if ready is not None else self._open()
-
+        self._turn = object()
         dialect = tenant_dialect(self._parts.dialect, self._default_schema())
         pool = QueuePool(
-            session,
+            # A function would be inspected for its arguments, for each tenant.
+            partial(self._session, self._turn),
             pool_size=1,
             max_overflow=0,
             timeout=_CHECKOUT_SECONDS,
@@ -197,6 +192,12 @@ class TenantEngine:
         self._drop()
         _empty(self.engine)
 
+    def _session(self, turn: object) -> Any:  # noqa: ANN401 - a DBAPI connection
+        if self._turn is not turn:
+            raise VisitOverError
+        ready, self._ready = self._ready, None
+        return ready if ready is not None else self._open()
+
     def _open(self) -> Any:  # noqa: ANN401 - a DBAPI connection
         session = self._parts.kind.connect(
             self._parts, self._database, statement_seconds=self._statement_seconds
@@ -220,4 +221,13 @@ class TenantEngine:
 
 def _empty(engine: Engine) -> None:
     """Take its sessions from an engine that a job may have kept, without ending them."""
-    engine.pool = engine.pool.recreate()
+    engine.pool = _OVER
+
+
+def _refuse() -> Never:
+    raise VisitOverError
+
+
+#: The pool of every engine whose turn is over: to make each an empty one costs as much as a new
+#: engine.
+_OVER: Final = QueuePool(_refuse, pool_size=1, max_overflow=-1)

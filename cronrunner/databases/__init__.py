@@ -74,9 +74,12 @@ def describe(error: BaseException) -> str:
 
 def _driver_facts(error: Exception) -> ErrorFacts | None:
     """Ask the kind whose driver raised ``error``; a driver not imported raised nothing."""
-    driver = type(error).__module__.partition(".")[0]
-    scheme = {"pymysql": "mysql", "sqlite3": "sqlite"}.get(driver)
-    return kind_of(scheme).facts(error) if scheme else None
+    # Of the classes as well that a kind, or a job, has derived from the driver's.
+    drivers = {each.__module__.partition(".")[0] for each in type(error).__mro__}
+    for driver, scheme in (("pymysql", "mysql"), ("sqlite3", "sqlite")):
+        if driver in drivers:
+            return kind_of(scheme).facts(error)
+    return None
 
 
 def _plain(error: BaseException) -> str:

@@ -34,6 +34,8 @@ class BeginningDialect(SQLiteDialect_pysqlite):
 class NoFileError(sqlite3.OperationalError):
     """The tenant's file is not there."""
 
+    sqlite_errorname = "SQLITE_CANTOPEN"
+
 
 class SQLite:
     """The SQLite kind: one file is one tenant, a folder is a server."""

@@ -35,7 +35,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 import tenacity
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, exists, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from cronrunner.databases import describe
@@ -46,6 +46,7 @@ from cronrunner.ledger.statements import Statements
 from cronrunner.ledger.tables import (
     attempts,
     claims,
+    executions,
     prepared,
     runs,
     tenants,
@@ -422,6 +423,12 @@ class Ledger:
         if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
             return 0
         left = (claims.c.run == row.run) & (claims.c.state == "open")
+        # What was stuck has its outcome, and its claim was held as long as its process lived.
+        recorded = exists().where(
+            executions.c.run == row.run,
+            executions.c.job == claims.c.job,
+            executions.c.tenant == claims.c.tenant,
+        )
         found = connection.execute(select(tenants.c.tenant, tenants.c.server))
         servers = {each.tenant: each.server for each in found}
         rows = [
@@ -439,7 +446,7 @@ class Ledger:
                 "started_at": claim.claimed_at,
                 "duration_seconds": 0.0,
             }
-            for claim in connection.execute(select(claims).where(left)).all()
+            for claim in connection.execute(select(claims).where(left, ~recorded)).all()
         ]
         if rows:
             connection.execute(self._statements.new_executions, rows)
@@ -481,7 +488,7 @@ class Ledger:
         run = results[0].request.run
         columns = (attempts.c.job, attempts.c.tenant, attempts.c.attempt)
         there = connection.execute(select(*columns).where(attempts.c.run == run))
-        recorded = set(there.tuples())
+        recorded = {(row.job, row.tenant, row.attempt) for row in there}
         return [
             each
             for each in results

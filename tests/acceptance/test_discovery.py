@@ -42,7 +42,7 @@ def ran(run: Finished) -> list[str]:
 
 
 def test_names_that_need_quoting_work(
-    mariadb: MariaDB, prefix: str, user: str, make: Callable[..., Fleet]
+    mariadb: MariaDB, prefix: str, user: str, tmp_path: Path
 ) -> None:
     odd = [
         "hyphen-ated", "back`tick", "per%cent", "%s", "dotted.name", "a blank", "semi;colon",
@@ -52,14 +52,11 @@ def test_names_that_need_quoting_work(
     names = [prefix + each for each in odd]
     names.append(prefix + "x" * (64 - len(prefix)))
     mariadb.create_databases(names)
-    fleet = make(main=server(mariadb.url(user, "pw"), databases=f"{prefix}*"))
-    textfile = fleet.folder / "cron.prom"
-    fleet.configure(
-        {
-            "servers": {"main": server(mariadb.url(user, "pw"), databases=f"{prefix}*")},
-            "metrics": {"textfile": str(textfile)},
-        }
-    )
+    config = {
+        "servers": {"main": server(mariadb.url(user, "pw"), databases=f"{prefix}*")},
+        "metrics": {"textfile": "cron.prom"},
+    }
+    fleet = Fleet(tmp_path, config, {"one": COUNT})
 
     run = fleet.run("--json")
 
@@ -68,7 +65,7 @@ def test_names_that_need_quoting_work(
     assert {row["counters"]["same"] for row in run.document["executions"]} == {1}
     for name in names:
         assert mariadb.execute(f"SELECT tenant FROM {quote(name)}.mark") == [(name,)]
-    checked = promtool("check", "metrics", input=textfile.read_text())
+    checked = promtool("check", "metrics", input=(tmp_path / "cron.prom").read_text())
     assert (checked.returncode, checked.stderr) == (0, "")
 
     again = fleet.run("--json", *(f"--tenant={name}" for name in names))
