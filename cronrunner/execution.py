@@ -405,6 +405,7 @@ def cause_of(text: str, tenant: Tenant) -> str:
     "ProgrammingError 1146: Table '*.t' doesn't exist"
     """
     kind, colon, message = text.partition(": ")
-    for name in {tenant.database, tenant.name} - {""}:
+    # The longer first: a name may be a part of the path of its file.
+    for name in sorted({tenant.database, tenant.name} - {""}, key=len, reverse=True):
         message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "*", message)
     return (kind + colon + _VARIABLE.sub("#", message))[:_CAUSE_LIMIT]

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from cronrunner.config import JobSettings, Settings, TenantSettings
+from cronrunner.config.settings import Overrides
 from cronrunner.execution import Work
 from cronrunner.model import (
     FLEET,
@@ -58,7 +59,8 @@ class Catalogue:
         own = self._tenant(tenant.name)
         if own.enabled is False:
             return "the tenant is disabled in tenants.yaml"
-        if own.jobs and self._settings.job(job.name, tenant=tenant.name).enabled is False:
+        said = [each.enabled for each in Overrides(own.jobs).of(job.name) if own.jobs]
+        if [each for each in said if each is not None][-1:] == [False]:
             return "the job is disabled for this tenant in tenants.yaml"
         return filter_veto(job, tenant)
 

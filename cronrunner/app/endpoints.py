@@ -25,7 +25,8 @@ def parse_url(text: str) -> URL:
     """Read a database URL. Raises ``ValueError`` saying what was expected, without the URL."""
     try:
         url = make_url(text)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
+        # A ValueError comes of a port that is no number.
         msg = "expected a URL such as mysql+pymysql://user@host:3306 or sqlite://"
         raise ValueError(msg) from error
     scheme, _, driver = url.drivername.partition("+")
@@ -78,6 +79,9 @@ def ledger_endpoint(settings: Settings) -> Endpoint:
             folder=settings.folder,
         )
     url = parse_url("" if ledger.url is None else ledger.url.reveal())
+    if not url.database or url.database == ":memory:":
+        msg = "expected the file or database after the last slash of the URL, got none"
+        raise ValueError(msg)
     return Endpoint(
         name="ledger",
         url=url,

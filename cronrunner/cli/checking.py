@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from cronrunner.app import App
 from cronrunner.app.checks import find_more_errors
 from cronrunner.cli import documents, rendering
-from cronrunner.cli.opening import open_app
+from cronrunner.cli.opening import open_app, stdout_for_results
 from cronrunner.config import find_config, json_schema
 from cronrunner.errors import ConfigError, CronrunnerError, Problem
 from cronrunner.model import ExitCode
@@ -29,8 +29,10 @@ def check_all(*, connect: bool, print_schema: bool, config: str | None, as_json:
                 failures = list(_connect(app, warnings))
             lines = _lines(app)
     except ConfigError as error:
+        with stdout_for_results():
+            more = find_more_errors(path, os.environ)
         errors = sorted(
-            [*error.problems, *find_more_errors(path, os.environ)],
+            [*error.problems, *more],
             key=lambda each: (each.file != str(path), each.file or "", each.line or 0),
         )
         warnings, lines = [], []

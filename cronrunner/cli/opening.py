@@ -3,20 +3,53 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from cronrunner.app import App
 from cronrunner.config import find_config
+
+_STDOUT: Final = 1
+_STDERR: Final = 2
 
 
 @contextmanager
 def open_app(config: str | None, *, checked: bool = True) -> Iterator[App]:
     """Give the app of the configuration; ``checked`` refuses one with mistakes."""
-    app = App(find_config(config, os.environ), os.environ)
+    path = find_config(config, os.environ)
+    with stdout_for_results():
+        app = App(path, os.environ)
     try:
         if checked:
             app.refuse_errors()
         yield app
     finally:
         app.close()
+
+
+@contextmanager
+def stdout_for_results() -> Iterator[None]:
+    """Send to stderr what jobs, and processes that they start, print meanwhile.
+
+    A job file may print as soon as it is imported.
+    """
+    if sys.stdout is None or sys.stderr is None:  # they were closed before we came
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+
+
+def _progress() -> Progress:
+    from cronrunner.cli.progress import Progress  # noqa: PLC0415 - only a terminal pays
+
+    return Progress()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cronrunner import logs
 from cronrunner.app import App, RunOptions
 from cronrunner.cli import documents, rendering
-from cronrunner.cli.opening import open_app
+from cronrunner.cli.opening import open_app, stdout_for_results
 from cronrunner.errors import ConfigError, LedgerError
 from cronrunner.events import Event, ExecutionFinished, ExecutionStarted, Listener
 from cronrunner.ledger import ExecutionFilter
@@ -23,10 +23,7 @@ from cronrunner.planning import Selection
 from cronrunner.runner import FailureLimit, Runner
 
 if TYPE_CHECKING:
-    from cronrunner.cli.progress import Progress
-
-_STDOUT: Final = 1
-_STDERR: Final = 2
+    pass
 
 
 def run_now(  # noqa: PLR0913 - the command's options
@@ -116,31 +113,8 @@ def _run(app: App, selection: Selection, options: RunOptions) -> Report:
     if terminal and not selection.tenants:
         log = _WithoutExecutions(log)
     listeners = [log] if progress is None else [log, progress]
-    with progress or nullcontext(), _stdout_for_results(), _Drain() as drain:
+    with progress or nullcontext(), stdout_for_results(), _Drain() as drain:
         return app.run(selection, options, listeners=listeners, on_runner=drain.watch)
-
-
-@contextmanager
-def _stdout_for_results() -> Iterator[None]:
-    """Send to stderr what jobs, and processes that they start, print meanwhile."""
-    if sys.stdout is None or sys.stderr is None:  # they were closed before we came
-        yield
-        return
-    sys.stdout.flush()
-    kept = os.dup(_STDOUT)
-    os.dup2(_STDERR, _STDOUT)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, _STDOUT)
-        os.close(kept)
-
-
-def _progress() -> Progress:
-    from cronrunner.cli.progress import Progress  # noqa: PLC0415 - only a terminal pays
-
-    return Progress()
 
 
 class _WithoutExecutions:

@@ -27,6 +27,7 @@ from cronrunner.ledger.tables import (
     durations,
     executions,
     statistics,
+    tenants,
 )
 from cronrunner.model import Outcome
 
@@ -59,6 +60,8 @@ class Statements:
         self.count_run = self._upsert(statistics, _count_run)
         self.count_only = self._upsert(statistics, _count_totals)
         self.count_durations = self._upsert(durations, _add(durations, "executions", "seconds"))
+        #: Inserts a tenant unless another run has just done so.
+        self.new_tenants = self._upsert(tenants, lambda _: {"tenant": tenants.c.tenant})
         self.count_events = self._upsert(counters, _add(counters, "value"))
 
     def _upsert(self, table: Table, assign: Assignments) -> Executable:

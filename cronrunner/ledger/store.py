@@ -193,7 +193,7 @@ class Ledger:
                 for name in sorted(wanted - known)
             ]
             if rows:
-                connection.execute(insert(tenants), rows)
+                connection.execute(self._statements.new_tenants, rows)
 
         self._do(accept)
 

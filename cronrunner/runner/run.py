@@ -15,16 +15,13 @@ the end every planned execution has one outcome, or is counted as a duplicate or
 
 from __future__ import annotations
 
-import heapq
-import math
-import random
 import threading
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
 
 from cronrunner.errors import ConfigError
 from cronrunner.events import (
@@ -32,7 +29,6 @@ from cronrunner.events import (
     ClaimRefused,
     DiscoveryFailed,
     DiscoveryShrank,
-    Dispatcher,
     ExecutionFinished,
     JobFileBroken,
     RunDraining,
@@ -44,25 +40,19 @@ from cronrunner.events import (
     TenantsDiscovered,
 )
 from cronrunner.executors import Executor
-from cronrunner.executors.base import OnResult
 from cronrunner.model import (
     FLEET,
     FLEET_TENANT,
-    WELL,
-    CauseCount,
     Claims,
     ExitCode,
-    Job,
     Key,
     Outcome,
     Plan,
     Reason,
-    Repeat,
     Report,
     Request,
     Result,
     RetryPolicy,
-    Run,
     Shrink,
     Source,
     Tenant,
@@ -70,147 +60,15 @@ from cronrunner.model import (
     VisitRequest,
 )
 from cronrunner.retry import delay_before_next
+from cronrunner.runner.orders import Hooks, Order, Parts
+from cronrunner.runner.tally import Tally
 
 #: How soon the runner notices a signal; also how long it waits for a prepare of another run.
 _TICK_SECONDS: Final = 0.1
 #: How long cancelled work may take to end, after the grace of a drain.
 _CANCEL: Final = timedelta(seconds=1.5)
-#: Reasons for which an execution is left to the next run.
-_LEFT: Final = frozenset({Reason.DRAINED.value, Reason.STOPPED.value})
-#: Tenants named for each cause, and slowest tenants named, in a report.
+#: Missing tenants named in an error.
 _NAMED: Final = 10
-_SLOWEST: Final = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What a run gives to whoever carries out its visits."""
-
-    on_result: OnResult
-    #: Takes the result of an attempt that nothing could end.
-    on_stuck: OnResult
-    #: Waits, and returns early when the run drains.
-    pause: Callable[[timedelta], None]
-
-
-class RunLedger(Protocol):
-    """What a run asks of the ledger's write side."""
-
-    def begin_run(
-        self, run: Run, *, fleet: bool, selection: Mapping[str, Any]
-    ) -> Mapping[str, int]:
-        """Open the run; return what dead runs left behind."""
-
-    def claim(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Claims:
-        """Take claims, durably."""
-
-    def record(self, result: Result) -> None:
-        """Take an outcome."""
-
-    def accept_tenants(self, server: str, names: Iterable[str]) -> None:
-        """Remember a discovery."""
-
-    def keep_prepared(self, job: str, slot_key: str, value: str) -> None:
-        """Keep a prepared value."""
-
-    def flush(self) -> None:
-        """Make everything durable."""
-
-    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
-        """Close the run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureLimit:
-    """At how many failures a run stops: a number, or a part of the planned executions."""
-
-    count: int | None = None
-    percent: float | None = None
-
-    def of(self, planned: int) -> int:
-        """Return the number of failures at which a run of ``planned`` executions stops."""
-        if self.percent is not None:
-            return max(1, math.ceil(planned * self.percent / 100))
-        return max(1, self.count or 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be run, and how."""
-
-    run: Run
-    #: The jobs that the command line names, or all enabled ones.
-    jobs: tuple[Job, ...]
-    #: Mistakes in job files that disable their jobs.
-    broken: tuple[str, ...]
-    #: The whole fleet, not a part that somebody chose.
-    fleet: bool
-    selection: Mapping[str, Any]
-    grace: timedelta
-    repeat: Repeat = Repeat.NOTHING
-    accept_shrink: bool = False
-    #: When the run drains by itself.
-    deadline: timedelta | None = None
-    max_failures: FailureLimit | None = None
-    #: So many tenants go first, and the others only if all is well with them.
-    canary: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a run works with."""
-
-    ledger: RunLedger
-    events: Dispatcher
-    clock: Callable[[], datetime]
-    discover: Callable[[], Sequence[Source]]
-    #: Compares a source with its last accepted discovery.
-    shrink: Callable[[Source], Shrink | None]
-    plan: Callable[[Sequence[Tenant]], Plan]
-    #: Tells whether every tenant of a job's slot is closed.
-    is_closed: Callable[[Job, str], bool]
-    #: Whether a prepared value is there for a job's slot.
-    is_prepared: Callable[[str, str], bool]
-    #: Makes the executor for a plan, given who takes its results.
-    executor: Callable[[Plan, Hooks], Executor]
-    #: Draws the jitter of retries.
-    rng: random.Random
-    #: Cancels at the servers whatever is running.
-    cancel: Callable[[], None]
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What the results of a run come to; one lock over all of it."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    causes: Counter[str] = field(default_factory=Counter)
-    #: Cause -> its first tenants, each once; a dictionary keeps their order.
-    names: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
-    #: Tenants with any cause.
-    unwell: set[str] = field(default_factory=set)
-    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    #: What has no outcome yet, and its tenant.
-    open: dict[Key, Tenant] = field(default_factory=dict)
-    duplicates: int = 0
-    #: Left to the next run by a drain or a stop.
-    left: int = 0
-    failures: int = 0
-    held: int = 0
-
-    def add(self, result: Result) -> None:
-        """Fold one result in. The caller holds the lock."""
-        tenant = result.request.key.tenant
-        self.outcomes[result.outcome] += 1
-        self.left += result.outcome is Outcome.INTERRUPTED or result.reason in _LEFT
-        self.failures += result.outcome not in WELL
-        self.seconds[tenant] += result.duration_seconds
-        if result.cause is not None:
-            self.causes[result.cause] += 1
-            self.unwell.add(tenant)
-            if len(self.names[result.cause]) < _NAMED:
-                self.names[result.cause][tenant] = None
 
 
 class Runner:
@@ -220,7 +78,7 @@ class Runner:
         self._order = order
         self._parts = parts
         self._run = order.run
-        self._tally = _Tally()
+        self._tally = Tally()
         self._errors: list[str] = []
         self._discovered: dict[str, int] = {}
         self._discovery_failed = False
@@ -578,11 +436,6 @@ class Runner:
 
     def _report(self, plan: Plan, forced: int | None) -> Report:
         tally = self._tally
-        slowest = heapq.nlargest(
-            _SLOWEST,
-            ((tenant, seconds) for tenant, seconds in tally.seconds.items() if tenant),
-            key=lambda each: each[1],
-        )
         return Report(
             run=self._run,
             finished_at=self._parts.clock(),
@@ -593,12 +446,9 @@ class Runner:
             duplicates=tally.duplicates,
             held=tally.held,
             errors=tuple(self._errors),
-            causes=tuple(
-                CauseCount(cause=cause, count=count, tenant_names=tuple(tally.names[cause]))
-                for cause, count in tally.causes.most_common()
-            ),
+            causes=tally.cause_counts(),
             unwell_tenants=len(tally.unwell),
-            slowest=tuple(slowest),
+            slowest=tally.slowest(),
             discovery_failed=self._discovery_failed,
             broken_jobs=len(self._order.broken),
             drained=self._ending is Reason.DRAINED and tally.left > 0,

@@ -1,0 +1,114 @@
+"""Options of jobs: what a job lets others set, and how it is read."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A setting of a job: its default, whose type is the option's type, and its bounds.
+
+    ``environment`` names a variable that stands behind the configuration: command line,
+    tenant, job, environment, default is the order of precedence.
+    """
+
+    default: bool | int | float | str | tuple[Any, ...]
+    help: str = ""
+    environment: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    #: The allowed values; for a list, of each of its members.
+    choices: tuple[Any, ...] = ()
+
+    def read(self, raw: object) -> Any:  # noqa: ANN401 - one of the types of ``default``
+        """Return ``raw`` as this option's type.
+
+        Text is accepted for every type, since that is what an environment variable and the
+        command line give; a list is then separated by commas and an empty one means the
+        default. Raises ``ValueError`` saying what was expected.
+        """
+        value = self._canonical(_read_option(self.default, raw))
+        if self.default != () and value == ():
+            return self.default
+        for member in value if isinstance(value, tuple) else (value,):
+            self._check(member)
+        return value
+
+    def _canonical(self, value: Any) -> Any:  # noqa: ANN401 - one of the types of ``default``
+        """Write texts as the choices do, whatever their case."""
+        known = {choice.lower(): choice for choice in self.choices if isinstance(choice, str)}
+        if isinstance(value, tuple):
+            return tuple(known.get(str(each).lower(), each) for each in value)
+        return known.get(value.lower(), value) if isinstance(value, str) else value
+
+    def _check(self, value: Any) -> None:  # noqa: ANN401 - one of the types of ``default``
+        if self.choices and value not in self.choices:
+            expected = "one of " + ", ".join(map(str, self.choices))
+        elif self.minimum is not None and value < self.minimum:
+            expected = f"at least {self.minimum:g}"
+        elif self.maximum is not None and value > self.maximum:
+            expected = f"at most {self.maximum:g}"
+        else:
+            return
+        msg = f"expected {expected}, got {value!r}"
+        raise ValueError(msg)
+
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+
+
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+
+
+def _read_option(default: object, raw: object) -> Any:  # noqa: ANN401 - as ``default``
+    text = raw.strip() if isinstance(raw, str) else None
+    found: object
+    match default:
+        case bool():
+            found, expected = _read_bool(raw, text), "true or false"
+        case int():
+            found, expected = _read_int(raw, text), "a whole number"
+        case float():
+            found, expected = _read_float(raw), "a number"
+        case str():
+            found, expected = text, "text"
+        case _:
+            found, expected = _read_list(raw, text), "a list"
+    if found is None:
+        msg = f"expected {expected}, got {raw!r}"
+        raise ValueError(msg)
+    return found
+
+
+def _read_bool(raw: object, text: str | None) -> bool | None:
+    if text is not None and text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    return raw if isinstance(raw, bool) else None
+
+
+def _read_int(raw: object, text: str | None) -> int | None:
+    if text is not None:
+        return int(text) if re.fullmatch(r"[+-]?\d+", text) else None
+    return raw if isinstance(raw, int) and not isinstance(raw, bool) else None
+
+
+def _read_float(raw: object) -> float | None:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        return None
+    try:
+        number = float(raw)
+    except ValueError:
+        return None
+    # Not a number and infinity are within no bounds.
+    return number if math.isfinite(number) else None
+
+
+def _read_list(raw: object, text: str | None) -> tuple[Any, ...] | None:
+    if text is not None:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(raw) if isinstance(raw, Sequence) else None

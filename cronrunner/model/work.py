@@ -1,0 +1,235 @@
+"""What is to be done: tenants, jobs, slots, plans, requests and results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+from cronrunner.model.durations import as_utc
+from cronrunner.model.life import Outcome, closes_claim
+from cronrunner.model.options import Option
+
+#: The tenant name under which fleet-scope work is claimed and recorded.
+FLEET: Final = ""
+
+
+EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Scope(StrEnum):
+    """How often a firing runs a job."""
+
+    #: Once for each tenant.
+    TENANT = "tenant"
+    #: Once for the whole fleet.
+    FLEET = "fleet"
+
+
+class Transaction(StrEnum):
+    """Who ends the job's transaction on the tenant's database."""
+
+    #: One transaction: committed on return, rolled back on any exception.
+    TENANT = "tenant"
+    #: Each batch commits together with its checkpoint.
+    BATCH = "batch"
+    #: The job commits for itself.
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """One customer's database. Holds no password."""
+
+    name: str
+    server: str
+    #: The database name on the server, or the path of a SQLite file.
+    database: str
+    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+    #: An IANA zone name.
+    timezone: str = "UTC"
+
+
+FLEET_TENANT: Final = Tenant(name=FLEET, server="", database="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """When to try an execution again.
+
+    ``attempts`` counts the first try as well: 1 never retries. ``wait`` is the first delay;
+    it doubles up to ``cap`` and is fully jittered. Transient errors of the database are
+    repeated (a deadlock, a lock wait, a lost connection, a full server), ``Retry``, and what
+    is in ``on``.
+    """
+
+    attempts: int = 1
+    wait: timedelta = timedelta(seconds=30)
+    cap: timedelta = timedelta(minutes=10)
+    #: Further exceptions that are worth repeating.
+    on: tuple[type[Exception], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantFilter:
+    """Which tenants a job is for: name globs and labels; all of both must match."""
+
+    names: tuple[str, ...] = ("*",)
+    labels: Mapping[str, str] = field(default_factory=lambda: EMPTY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A definition: what to run, how often, and on whom."""
+
+    name: str
+    call: Callable[[Any], Any]
+    #: Where it was found: ``compliance.py:12`` relative to the job folder.
+    origin: str
+    description: str = ""
+    schedule: str | None = None
+    timeout: timedelta = timedelta(minutes=5)
+    retry: RetryPolicy = RetryPolicy()
+    scope: Scope = Scope.TENANT
+    transaction: Transaction = Transaction.TENANT
+    tenants: TenantFilter = TenantFilter()
+    options: Mapping[str, Option] = field(default_factory=lambda: EMPTY)
+    prepare: Callable[[Any], Any] | None = None
+    summarize: Callable[[Any], Any] | None = None
+    #: Writes a marker into the tenant's database, in the job's transaction.
+    exactly_once: bool = False
+    enabled: bool = True
+
+    @property
+    def prepare_name(self) -> str:
+        """The name under which this job's ``prepare`` is claimed and recorded."""
+        return f"{self.name}:prepare"
+
+    @property
+    def summarize_name(self) -> str:
+        """The name under which this job's ``summarize`` is claimed and recorded."""
+        return f"{self.name}:summarize"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """The instant for which work was scheduled, and the key that identifies it."""
+
+    at: datetime
+    key: str
+
+    @classmethod
+    def scheduled(cls, at: datetime) -> Self:
+        """Name the slot of a scheduled time, whoever triggers it and however often."""
+        at = as_utc(at)
+        timespec = "microseconds" if at.microsecond else "seconds"
+        return cls(at=at, key=at.isoformat(timespec=timespec).replace("+00:00", "Z"))
+
+    @classmethod
+    def of_run(cls, run: str, started_at: datetime) -> Self:
+        """Name the slot of a run that nobody scheduled."""
+        # Whole seconds, as databases store them: Python and SQL then compare alike.
+        return cls(at=as_utc(started_at).replace(microsecond=0), key=f"run:{run}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One tenant's turn: its engine is opened once and its jobs run one after another."""
+
+    tenant: Tenant
+    #: Job names, in the order in which they run.
+    jobs: tuple[str, ...]
+    #: What history says the visit takes; ``None`` when it was never run.
+    expected_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A tenant or a (job, tenant) pair that the plan does not visit, and why."""
+
+    tenant: str
+    job: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The ordered visits of a run: pure data."""
+
+    visits: tuple[Visit, ...]
+    #: Names of fleet-scope jobs.
+    fleet_jobs: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def executions(self) -> int:
+        """How many executions the plan comes to, fleet-scope ones included."""
+        return len(self.fleet_jobs) + sum(len(visit.jobs) for visit in self.visits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What identifies work: one job on one tenant for one slot."""
+
+    job: str
+    tenant: str
+    slot_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One attempt to be made: names only, so that it can be sent to another process."""
+
+    key: Key
+    run: str
+    slot: datetime
+    attempt: int
+    #: Grows each time a claim changes hands.
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisitRequest:
+    """The attempts to be made on one tenant, in order."""
+
+    tenant: Tenant
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """How one attempt ended. Every text in it is already scrubbed of secrets and row values."""
+
+    request: Request
+    server: str
+    outcome: Outcome
+    started_at: datetime
+    duration_seconds: float
+    #: Set for everything that is not ``succeeded`` and not ``failed`` by an exception.
+    reason: str | None = None
+    #: One line: the exception's type and message.
+    error: str | None = None
+    #: The error without what differs between tenants; failures are grouped by it.
+    cause: str | None = None
+    #: The driver's error code, for ``cronrunner_db_errors_total``.
+    code: str | None = None
+    traceback: str | None = None
+    counters: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    #: What a ``prepare`` returned: JSON text.
+    value: str | None = None
+    #: The job's own ``Skip`` or ``Cancel``.
+    by_job: bool = False
+    #: The error is worth repeating.
+    transient: bool = False
+    #: The delay that the job gave to ``Retry``.
+    retry_after: timedelta | None = None
+    #: False for an attempt after which there is another one.
+    final: bool = True
+
+    @property
+    def closes_claim(self) -> bool:
+        """Tell whether this result closes the claim of its execution."""
+        return closes_claim(self.outcome, by_job=self.by_job)

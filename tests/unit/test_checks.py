@@ -1,0 +1,175 @@
+"""What is wrong between the configuration and the jobs, each with its line."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from cronrunner.app.checks import find_errors, find_more_errors, find_warnings
+from cronrunner.config import load, load_rest
+from cronrunner.errors import Problem
+from cronrunner.model import Job, Option, Transaction
+from cronrunner.registry import Found
+
+FILES = 'servers: {files: {url: "sqlite://", discover: {directory: tenants}}}\n'
+
+Check = Callable[..., list[str]]
+
+
+def job(name: str = "a.x", **given: Any) -> Job:
+    options = {
+        "days": Option(30, minimum=1),
+        "kind": Option("b", environment="KIND", choices=("b",)),
+    }
+    return Job(name=name, call=print, origin="a.py:7", options=options, **given)
+
+
+@pytest.fixture
+def errors(tmp_path: Path) -> Check:
+    def errors(
+        text: str, *jobs: Job, env: Mapping[str, str] | None = None, broken: bool = False
+    ) -> list[str]:
+        path = tmp_path / "tenants.yaml"
+        path.write_text(dedent(text), encoding="utf-8")
+        problems = (Problem(text="broken"),) if broken else ()
+        found = Found(jobs={each.name: each for each in jobs}, problems=problems)
+        return [
+            str(problem).removeprefix(f"{tmp_path}/")
+            for problem in find_errors(load(path, env or {}), found)
+        ]
+
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("jobs: {a.x: {options: {days: 3}}}", []),
+        ('jobs: {"a.*": {options: {days: 3}}}', []),
+        ('tenants: {"*": {jobs: {a.x: {options: {days: "3"}}}}}', []),
+        ("jobs: {a.z: {}}", ["tenants.yaml:2: no job 'a.z'; the nearest are a.x"]),
+        (
+            "tenants:\n  acme:\n    jobs:\n      a.z: {}",
+            ["tenants.yaml:5: no job 'a.z'; the nearest are a.x"],
+        ),
+        (
+            "jobs:\n  a.x:\n    options:\n      dys: 3",
+            ["tenants.yaml:5: job a.x has no option 'dys'; the nearest are days"],
+        ),
+        (
+            "jobs:\n  a.x:\n    options:\n      days: 0",
+            ["tenants.yaml:5: job a.x: option days: expected at least 1, got 0"],
+        ),
+        (
+            'jobs:\n  a.x:\n    schedule: "0 0 31 2 *"',
+            [
+                "tenants.yaml:4: job a.x: schedule: expected a cron expression that can fire, got '0 0 31 2 *' (Bad day-of-month)"
+            ],
+        ),
+    ],
+)
+def test_overrides_are_held_against_the_jobs(errors: Check, text: str, expected: list[str]) -> None:
+    assert errors(FILES + text, job()) == expected
+
+
+def test_a_schedule_of_a_job_is_reported_in_its_file(errors: Check) -> None:
+    (problem,) = errors(FILES, job(schedule="@daily"))
+
+    assert problem.startswith(
+        "a.py:7: job a.x: schedule: expected a cron expression of five fields"
+    )
+
+
+def test_an_environment_variable_is_held_against_the_option(errors: Check) -> None:
+    assert errors(FILES, job(), env={"KIND": "z"}) == [
+        "KIND (job a.x, kind): expected one of b, got 'z'"
+    ]
+    assert errors(FILES, job(), env={"KIND": ""}) == []
+
+
+def test_while_a_file_is_broken_unknown_jobs_are_no_errors(errors: Check) -> None:
+    assert errors(FILES + "jobs: {a.z: {}}", job(), broken=True) == []
+
+
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ("{url: 'sqlite://', discover: {databases: 'a*'}}", "a SQLite server is discovered by"),
+        ("{url: 'mysql://u@h', discover: {directory: x}}", "a directory is for SQLite"),
+        ("{url: 'oracle://u@h', discover: {list: [a]}}", "expected a URL of mysql"),
+        (
+            "{url: 'mysql://u@h', max_connections: 1, discover: {list: [a]}}",
+            "expected max_connections of at least 2",
+        ),
+    ],
+)
+def test_a_server_that_cannot_work_is_an_error(errors: Check, server: str, expected: str) -> None:
+    (problem,) = errors(f"servers:\n  main: {server}\n")
+
+    assert problem.startswith("tenants.yaml:2: server main: ")
+    assert expected in problem
+
+
+def test_what_is_declared_and_not_enforced_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.yaml"
+    path.write_text(FILES, encoding="utf-8")
+    known = job(transaction=Transaction.BATCH, schedule="0 0 * * *")
+    found = Found(jobs={"a.x": known}, problems=())
+    texts = [problem.text for problem in find_warnings(load(path, {}), found)]
+
+    assert any(text.startswith('transaction="batch"') for text in texts)
+    assert any(text.startswith("schedule: ") for text in texts)
+
+
+# A file with mistakes is checked as far as it can be understood.
+
+
+def rest(tmp_path: Path, text: str, **environ: str) -> list[str]:
+    path = tmp_path / "tenants.yaml"
+    path.write_text(dedent(text), encoding="utf-8")
+    (tmp_path / "jobs").mkdir(exist_ok=True)
+    found = find_more_errors(path, environ)
+    return [str(problem).removeprefix(f"{tmp_path}/") for problem in found]
+
+
+def test_mistakes_of_one_kind_hide_none_of_another(tmp_path: Path) -> None:
+    assert rest(
+        tmp_path,
+        """\
+        servers:
+          main: {url: "mysql://u:${MISSING}@h", discover: {databases: "a*"}}
+          files: {url: "sqlite://", discover: {query: SELECT}, tls: odd}
+        ledger: {server: main, database: x}
+        runner: {grace: soon}
+        nonsense: 1
+        jobs: {a.z: {timeout: soon}}
+        tenants: {acme: {labels: 5, jobs: {a.y: {}}}}
+        """,
+    ) == [
+        "tenants.yaml:3: server files: a SQLite server is discovered by directory or list",
+        "tenants.yaml:7: no job 'a.z'; no known name is near it",
+        "tenants.yaml:8: no job 'a.y'; no known name is near it",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a list", "servers: {", "", "job_folder: 5\n" + FILES, "servers: 5", "servers: {a: 5}"],
+)
+def test_of_a_file_that_cannot_be_understood_nothing_more_is_said(
+    tmp_path: Path, text: str
+) -> None:
+    assert rest(tmp_path, text) == []
+
+
+def test_what_is_left_of_a_file_has_none_of_its_mistakes(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.yaml"
+    path.write_text(FILES + "runner: {grace: soon, concurrency: 3}\n", encoding="utf-8")
+    left = load_rest(path, {})
+
+    assert left is not None
+    assert left.runner.concurrency == 3
+    assert left.runner.grace.total_seconds() == 20
