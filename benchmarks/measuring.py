@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ class Finished:
 
 def run(command: Sequence[str], *, folder: Path = ROOT, **environ: str) -> Finished:
     """Run a command to its end and measure it. Raises what it said if it fails."""
-    before = os.times()
+    before = _children_cpu_seconds()
     started = time.monotonic()
     done = subprocess.run(
         command,
@@ -37,17 +38,19 @@ def run(command: Sequence[str], *, folder: Path = ROOT, **environ: str) -> Finis
         check=False,
     )
     wall_seconds = time.monotonic() - started
-    after = os.times()
+    cpu_seconds = _children_cpu_seconds() - before
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stderr[-4000:]}")
     return Finished(
         wall_seconds=wall_seconds,
-        cpu_seconds=after.children_user
-        + after.children_system
-        - before.children_user
-        - before.children_system,
+        cpu_seconds=cpu_seconds,
         output=done.stdout,
     )
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def python(*arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the parts of an execution cost: CPU of this process, in milliseconds per execution."""
+"""What parts of an execution cost, each alone: CPU of this process, in ms per execution."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from sqlalchemy import make_url
 from benchmarks.fleet import STATEMENT, Fleet
 from benchmarks.measuring import cpu_milliseconds
 from cronrunner import logs
-from cronrunner.app import App, RunOptions
-from cronrunner.databases import Endpoint
+from cronrunner.databases import Endpoint, describe, kind_of
 from cronrunner.events import ExecutionFinished
 from cronrunner.ledger import Ledger, open_engine
-from cronrunner.model import ExitCode, Key, Outcome, Request, Result, Run, Slot, Tenant
-from cronrunner.planning import Selection
+from cronrunner.model import Key, Outcome, Request, Result, Run, Slot
+from cronrunner.redaction import Redactor, secret_values
 
 #: Claims taken together: what a run with 16 threads takes when it is busy.
 _GROUP = 16
@@ -31,23 +30,25 @@ class Parts:
     """Each method measures one part, once."""
 
     def __init__(self, fleet: Fleet, folder: Path, output: TextIO) -> None:
-        environ = {**os.environ, **fleet.environ}
-        self._app = App(fleet.folder / "tenants.yaml", environ, log_to=output)
-        self._tenants = [Tenant(name=name, server="main", database=name) for name in fleet.tenants]
+        redactor = Redactor(secret_values(os.environ, [fleet.server.password]))
+        logs.configure(
+            format="json", level="info", redactor=redactor, describe=describe, stream=output
+        )
+        self._log = logs.LogListener()
+        self._tenants = fleet.tenants
+        url = make_url(fleet.server.url())
+        self._server = kind_of("mysql").prepare(Endpoint(name="main", url=url))
         url = make_url("sqlite:///ledger.db")
         engine = open_engine(Endpoint(name="ledger", url=url, folder=folder))
         self._ledger = Ledger(engine, clock=_now)
-        self._log = logs.LogListener()
 
     def close(self) -> None:
         """Close what was opened."""
         self._ledger.close()
-        self._app.close()
 
     def measure(self) -> Mapping[str, float]:
-        """Measure the whole and its parts, one after another."""
+        """Measure all parts, one after another."""
         return {
-            "run": self._of_all(self._run),
             "driver": self._of_all(self._drive),
             "ledger": self._of_all(self._record),
             "log": self._of_all(self._write_lines),
@@ -56,18 +57,10 @@ class Parts:
     def _of_all(self, work: Callable[[], None]) -> float:
         return cpu_milliseconds(work, len(self._tenants))
 
-    def _run(self) -> None:
-        """Run all of it, as the command does."""
-        options = RunOptions(command="benchmark")
-        report = self._app.run(Selection(), options, listeners=[self._log])
-        if report.exit_code != ExitCode.OK:
-            raise RuntimeError(f"a run did not go well: {report.causes}")
-
     def _drive(self) -> None:
         """Connect, execute, commit, disconnect: what no runner can do without."""
-        parts = self._app.engines.server("main")
         for tenant in self._tenants:
-            session = parts.kind.connect(parts, tenant.database)
+            session = self._server.kind.connect(self._server, tenant)
             with session.cursor() as cursor:
                 cursor.execute(STATEMENT)
                 cursor.fetchone()
@@ -82,15 +75,15 @@ class Parts:
             self._record_group(run, self._tenants[start : start + _GROUP])
         self._ledger.flush()
 
-    def _record_group(self, run: Run, tenants: Sequence[Tenant]) -> None:
-        keys = [_key(run, tenant.name) for tenant in tenants]
+    def _record_group(self, run: Run, tenants: Sequence[str]) -> None:
+        keys = [_key(run, tenant) for tenant in tenants]
         for key, fence in self._ledger.claim(keys).granted.items():
             self._ledger.record(_result(_request(run, key.tenant, fence=fence)))
 
     def _write_lines(self) -> None:
         run = _new_run()
         for tenant in self._tenants:
-            result = _result(_request(run, tenant.name, fence=1))
+            result = _result(_request(run, tenant, fence=1))
             self._log.on(ExecutionFinished(result=result))
 
 

@@ -47,9 +47,3 @@ def stdout_for_results() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, _STDOUT)
         os.close(kept)
-
-
-def _progress() -> Progress:
-    from cronrunner.cli.progress import Progress  # noqa: PLC0415 - only a terminal pays
-
-    return Progress()

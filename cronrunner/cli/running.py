@@ -12,7 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
 
 from cronrunner import logs
-from cronrunner.app import App, RunOptions
+from cronrunner.app import App
+from cronrunner.app.starting import RunOptions, start_run
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app, stdout_for_results
 from cronrunner.errors import ConfigError, LedgerError
@@ -23,7 +24,7 @@ from cronrunner.planning import Selection
 from cronrunner.runner import FailureLimit, Runner
 
 if TYPE_CHECKING:
-    pass
+    from cronrunner.cli.progress import Progress
 
 
 def run_now(  # noqa: PLR0913 - the command's options
@@ -114,7 +115,13 @@ def _run(app: App, selection: Selection, options: RunOptions) -> Report:
         log = _WithoutExecutions(log)
     listeners = [log] if progress is None else [log, progress]
     with progress or nullcontext(), stdout_for_results(), _Drain() as drain:
-        return app.run(selection, options, listeners=listeners, on_runner=drain.watch)
+        return start_run(app, selection, options, listeners=listeners, on_runner=drain.watch)
+
+
+def _progress() -> Progress:
+    from cronrunner.cli.progress import Progress  # noqa: PLC0415 - only a terminal pays
+
+    return Progress()
 
 
 class _WithoutExecutions:

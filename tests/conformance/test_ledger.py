@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from subprocess import Popen
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -16,8 +16,8 @@ from tests.conformance.holder import report, this_run
 
 ACME, BIRCH = key("acme"), key("birch")
 #: The same pid on the same boot, but not the same process: the one meant is gone.
-DEAD = {"pid_started": started(os.getpid()) - 1}
-ELSEWHERE = {"host": "elsewhere"}
+DEAD: dict[str, Any] = {"pid_started": started(os.getpid()) - 1}
+ELSEWHERE: dict[str, Any] = {"host": "elsewhere"}
 
 
 def test_a_claim_is_granted_once_and_is_then_held(database: LedgerDatabase) -> None:

@@ -62,10 +62,12 @@ def test_an_interrupt_in_a_listener_is_not_swallowed() -> None:
 def test_events_of_several_threads_all_arrive() -> None:
     noting = Noting()
     dispatcher = Dispatcher([noting])
-    threads = [
-        threading.Thread(target=lambda: [dispatcher.emit(FOUND) for _ in range(200)])
-        for _ in range(8)
-    ]
+
+    def emit() -> None:
+        for _ in range(200):
+            dispatcher.emit(FOUND)
+
+    threads = [threading.Thread(target=emit) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -168,7 +168,7 @@ def test_values_are_frozen_and_take_no_positions() -> None:
     with pytest.raises(AttributeError):
         tenant.name = "other"  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Tenant("acme", "main", "acme")  # type: ignore[misc]
+        Tenant("acme", "main", "acme")  # type: ignore[call-arg]
 
 
 # Durations.

@@ -1,6 +1,6 @@
 """Jobs in SQL: the header, the statements, and what is refused."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ Find = Callable[[str], Found]
 
 
 @pytest.fixture
-def find(tmp_path: Path) -> Iterator[Find]:
+def find(tmp_path: Path) -> Find:
     """Find the job of a folder that holds one file, ``tidy.sql``."""
     folder = tmp_path / "sql_jobs"
     folder.mkdir()

@@ -1,0 +1,290 @@
+"""One run, put together: what it is to do, and the parts that it works with."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from cronrunner import planning
+from cronrunner.app.checks import warn_ledger_in_container
+from cronrunner.events import Dispatcher, Listener, Warned
+from cronrunner.execution import Performer, Work
+from cronrunner.executors import Executor, ThreadExecutor
+from cronrunner.ledger import ExecutionFilter
+from cronrunner.ledger.liveness import boot, host, started
+from cronrunner.metrics.listener import MetricsListener
+from cronrunner.model import (
+    WELL,
+    Job,
+    Outcome,
+    Plan,
+    Reason,
+    Repeat,
+    Report,
+    Request,
+    Run,
+    Slot,
+    Source,
+    Tenant,
+)
+from cronrunner.planning import Selection
+from cronrunner.runner import FailureLimit, Hooks, Order, Parts, Runner
+from cronrunner.watchdog import Pulse, Watchdog
+
+if TYPE_CHECKING:
+    from cronrunner.app import App
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the command line says of a run, beyond the selection."""
+
+    command: str
+    scheduled_at: datetime | None = None
+    concurrency: int | None = None
+    again: bool = False
+    #: Names a run whose open work is to be done, or whose failures are to be repeated.
+    resume: str | None = None
+    only_failed: str | None = None
+    accept_shrink: bool = False
+    metrics_port: int | None = None
+    deadline: timedelta | None = None
+    max_failures: FailureLimit | None = None
+    canary: int = 0
+
+
+def start_run(
+    app: App,
+    selection: Selection,
+    options: RunOptions,
+    *,
+    listeners: Iterable[Listener],
+    on_runner: Callable[[Runner], None] = lambda _: None,
+) -> Report:
+    """Run the selected jobs now. Raises ``ConfigError`` and ``LedgerError``.
+
+    ``listeners`` get every event; the log is one of them. ``on_runner`` is given the runner
+    before it starts, for whoever may have to drain it.
+    """
+    app.refuse_errors()
+    counting = MetricsListener()
+    events = Dispatcher([counting, *listeners])
+    start = _Start(app, selection, options, events)
+    runner = Runner(start.order(), start.parts())
+    on_runner(runner)
+    app.ledger.forget_servers(app.settings.servers)
+    with ExitStack() as stack:
+        stack.enter_context(Pulse(grace=app.settings.runner.grace, file=sys.__stderr__))
+        start.serve_metrics(stack)
+        report = runner.run()
+        app.ledger.add_counters(counting.drain())
+        start.deliver_metrics()
+    return report
+
+
+class _Start:
+    """Puts one run together."""
+
+    def __init__(
+        self, app: App, selection: Selection, options: RunOptions, events: Dispatcher
+    ) -> None:
+        self._app = app
+        self._options = options
+        self._events = events
+        earlier = options.resume or options.only_failed
+        #: The run that is to be resumed or repeated.
+        self._earlier = None if earlier is None else app.find_run(earlier)
+        if self._earlier is not None and selection == Selection():
+            selection = _selection_of(self._earlier["selection"])
+        self._selection = selection
+        self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        self._watchdog = Watchdog(grace=app.settings.runner.grace)
+        self._prepared_values: dict[tuple[str, str], str] = {}
+        self._found: list[Tenant] = []
+
+    def order(self) -> Order:
+        """Say what is to be run."""
+        options = self._options
+        repeat = Repeat.EVERYTHING if options.again else Repeat.NOTHING
+        return Order(
+            run=self._run(),
+            jobs=self._jobs,
+            broken=tuple(str(problem) for problem in self._app.found.problems),
+            fleet=not self._selection.narrows_tenants,
+            selection=_selection_document(self._selection),
+            grace=self._app.settings.runner.grace,
+            repeat=Repeat.UNWELL if options.only_failed else repeat,
+            accept_shrink=options.accept_shrink,
+            deadline=options.deadline or self._app.settings.runner.deadline,
+            max_failures=options.max_failures,
+            canary=options.canary,
+        )
+
+    def _run(self) -> Run:
+        now, at = self._app.clock(), self._options.scheduled_at
+        name = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        slot = Slot.of_run(name, now) if at is None else Slot.scheduled(at)
+        if self._earlier is not None:
+            at = self._earlier["scheduled_at"]
+            slot = Slot(at=self._earlier["slot"], key=self._earlier["slot_key"])
+        return Run(
+            id=name,
+            command=self._options.command,
+            started_at=now,
+            scheduled_at=at,
+            host=host(),
+            boot=boot(),
+            pid=os.getpid(),
+            pid_started=started(os.getpid()),
+            slot=slot,
+        )
+
+    def parts(self) -> Parts:
+        """Give the run what it works with."""
+        app = self._app
+        if text := warn_ledger_in_container(app.settings):
+            self._events.emit(Warned(subject="ledger", text=text))
+        confined = self._failed_pairs()
+        return Parts(
+            ledger=app.ledger,
+            events=self._events,
+            clock=app.clock,
+            discover=self._discover,
+            shrink=app.shrink,
+            plan=lambda tenants: app.plan(self._jobs, tenants, self._selection, confined),
+            is_closed=self._is_closed,
+            is_prepared=lambda job, slot: app.queries.prepared(job, slot) is not None,
+            executor=self._executor,
+            rng=random.Random(),  # noqa: S311 - jitter, no secret
+            cancel=self._watchdog.cancel_all,
+        )
+
+    def _failed_pairs(self) -> frozenset[tuple[str, str]] | None:
+        """Return the (job, tenant) pairs to which the run is confined; ``None`` for no limit.
+
+        What a failed ``prepare`` kept from running is to be repeated together with it.
+        """
+        if self._options.only_failed is None or self._earlier is None:
+            return None
+        rows = self._app.queries.executions(ExecutionFilter(run=self._earlier["run"]))
+        return frozenset(
+            (row["job"].partition(":")[0], row["tenant"])
+            for row in rows
+            if Outcome(row["outcome"]) not in WELL or row["reason"] == Reason.PREPARE_FAILED
+        )
+
+    def _discover(self) -> list[Source]:
+        sources = self._app.discover(self._selection)
+        for source in sources:
+            if (text := self._app.unencrypted(source.server)) is not None:
+                self._events.emit(Warned(subject="tls", text=text))
+            self._found.extend(source.tenants)
+        return sources
+
+    def _is_closed(self, job: Job, slot_key: str) -> bool:
+        """Tell whether every tenant that a job is for has closed its claim of a slot."""
+        veto = self._app.catalogue.veto
+        wanted = {tenant.name for tenant in self._found if veto(job, tenant) is None}
+        claims = self._app.queries.outcomes_of_slot(job.name, slot_key)
+        return all(name in claims and claims[name][0] == "closed" for name in wanted)
+
+    def _executor(self, plan: Plan, hooks: Hooks) -> Executor:
+        concurrency = self._app.concurrency(plan, self._options.concurrency)
+        servers = {visit.tenant.server for visit in plan.visits}
+        return ThreadExecutor(
+            self._performer(hooks),
+            hooks.on_result,
+            concurrency=concurrency,
+            permits={"": concurrency} | {name: self._app.permits(name) for name in servers},
+        )
+
+    def _performer(self, hooks: Hooks) -> Performer:
+        return Performer(
+            resolve=self._resolve,
+            engines=self._app.engines,
+            events=self._events,
+            redactor=self._app.redactor,
+            clock=self._app.clock,
+            watchdog=self._watchdog,
+            grace=self._app.settings.runner.grace,
+            pause=hooks.pause,
+            on_stuck=hooks.on_stuck,
+        )
+
+    def _resolve(self, request: Request, tenant: Tenant) -> Work:
+        results = self._app.queries.executions_of_slot
+        return self._app.catalogue.work(request, tenant, self._prepared, results)
+
+    def _prepared(self, job: str, slot_key: str) -> str | None:
+        """Read a prepared value once for all tenants: it does not change once it is there."""
+        if (job, slot_key) not in self._prepared_values:
+            found = self._app.queries.prepared(job, slot_key)
+            if found is None:
+                return None
+            self._prepared_values[job, slot_key] = found
+        return self._prepared_values[job, slot_key]
+
+    def serve_metrics(self, stack: ExitStack) -> None:
+        """Serve metrics while the run lasts; a port that is taken is no reason not to run."""
+        metrics, port = self._app.settings.metrics, self._options.metrics_port
+        if port is None:
+            port = metrics.port
+        if port is None:
+            return
+        try:
+            stack.enter_context(self._app.serving(metrics.host, port, self._events))
+        except OSError as error:
+            text = f"/metrics is not served on {metrics.host}:{port}: {error.strerror or error}"
+            self._events.emit(Warned(subject="metrics", text=text))
+
+    def deliver_metrics(self) -> None:
+        """Bring the metrics to the configured sinks; none can fail the run or hold it up."""
+        metrics = self._app.settings.metrics
+        if metrics.pushgateway is None and metrics.textfile is None:
+            return
+        from cronrunner.metrics import sinks  # noqa: PLC0415 - a run without sinks does not pay
+        from cronrunner.metrics.families import Payload, dropped  # noqa: PLC0415
+
+        wanted: list[sinks.MetricsSink] = []
+        if metrics.pushgateway is not None:
+            url, group = metrics.pushgateway.reveal(), metrics.pushgateway_job
+            wanted.append(sinks.Pushgateway(url=url, timeout=metrics.timeout, job=group))
+        if metrics.textfile is not None:
+            path = self._app.settings.folder / metrics.textfile
+            wanted.append(sinks.Textfile(path=path, timeout=metrics.timeout))
+        payload = Payload(snapshot=self._app.snapshot(), series_limit=metrics.series_limit)
+        if warning := dropped(payload.snapshot, series_limit=metrics.series_limit):
+            self._events.emit(warning)
+        for failed in sinks.deliver(wanted, payload):
+            self._events.emit(replace(failed, error=self._app.redactor.text(failed.error)))
+
+
+def _selection_of(document: Mapping[str, Any]) -> Selection:
+    """Read what `_selection_document` wrote."""
+    shard = document["shard"]
+    return Selection(
+        jobs=tuple(document["jobs"]),
+        tenants=tuple(document["tenants"]),
+        exclude_tenants=tuple(document["exclude_tenants"]),
+        labels=document["labels"],
+        servers=tuple(document["servers"]),
+        shard=None if shard is None else (shard[0], shard[1]),
+    )
+
+
+def _selection_document(selection: Selection) -> Mapping[str, object]:
+    return {
+        "jobs": selection.jobs,
+        "tenants": selection.tenants,
+        "exclude_tenants": selection.exclude_tenants,
+        "labels": dict(selection.labels),
+        "servers": selection.servers,
+        "shard": selection.shard,
+    }
