@@ -169,7 +169,8 @@ class ServerWatch:
             deadline.session.sever()
             return max(deadline.at + self._grace, time.monotonic() + _WAKE_SECONDS)
         deadline.done = True
-        if deadline.on_stuck is not None:
+        # A drain does not wait for what is stuck: the runner records it as interrupted.
+        if deadline.on_stuck is not None and not deadline.drained:
             deadline.on_stuck()
         return None
 
