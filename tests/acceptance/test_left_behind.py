@@ -103,7 +103,7 @@ JOBS = """
         "foreign_keys": statement("SET foreign_key_checks = 0"),
         "names": statement("SET NAMES latin1"),
         "temporary_table": statement("CREATE TEMPORARY TABLE items (id INT)"),
-        "named_lock": statement("DO GET_LOCK('left', 0)"),
+        "named_lock": statement("DO GET_LOCK(CONCAT('left ', DATABASE()), 0)"),
         "locked_tables": statement("LOCK TABLES guests WRITE"),
         "another_database": statement("USE left_clean"),
         "own_engine": kept(own_engine),
@@ -133,7 +133,7 @@ JOBS = """
             " @@autocommit AS autocommit, @@tx_isolation = 'REPEATABLE-READ' AS isolation,"
             " @@foreign_key_checks AS foreign_keys, @@character_set_client = 'utf8mb4' AS names,"
             " (SELECT COUNT(*) FROM items) AS items, (SELECT COUNT(*) FROM guests) AS guests,"
-            " IS_USED_LOCK('left') IS NULL AS named_lock,"
+            " IS_USED_LOCK(CONCAT('left ', DATABASE())) IS NULL AS named_lock,"
             " DATABASE() = CONCAT('left_', :tenant) AS same_database"
         ), {"tenant": ctx.tenant.name}).one()
         return {name: int(value) for name, value in row._mapping.items()}
