@@ -369,13 +369,6 @@ def test_settings_cannot_be_changed(write: Write) -> None:
         settings.log.level = "debug"  # type: ignore[misc]
 
 
-def test_ten_thousand_tenants_are_read(write: Write) -> None:
-    tenants = "".join(f"  agency_{i:05}: {{labels: {{n: 'x{i}'}}}}\n" for i in range(10_000))
-    settings = read(write(f"{SERVER}tenants:\n  agency_*: {{timezone: Europe/Paris}}\n{tenants}"))
-    last = settings.tenant("agency_09999")
-    assert (last.timezone, last.labels) == ("Europe/Paris", {"n": "x9999"})
-
-
 def test_the_file_is_found_by_option_then_variable_then_folder(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
