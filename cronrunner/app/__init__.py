@@ -43,7 +43,7 @@ from cronrunner.model import (
 )
 from cronrunner.planning import Selection
 from cronrunner.redaction import Redactor, secret_values
-from cronrunner.registry import Found, find_jobs
+from cronrunner.registry.finding import Found, find_jobs
 
 if TYPE_CHECKING:
     from cronrunner.metrics.server import MetricsServer

@@ -17,7 +17,7 @@ from cronrunner.ledger.engine import ledger_file
 from cronrunner.model import Job, Option, Transaction
 from cronrunner.planning import is_glob, nearest
 from cronrunner.redaction import Redactor, secret_values
-from cronrunner.registry import Found, find_jobs
+from cronrunner.registry.finding import Found, find_jobs
 
 _CONTAINER_FILES: Final = ("/.dockerenv", "/run/.containerenv")
 _CONTAINER_VARIABLES: Final = ("KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4")

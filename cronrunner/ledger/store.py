@@ -4,16 +4,6 @@ One thread owns one connection and commits in groups. Whoever wants something du
 it over and waits (``claim``, ``begin_run``); outcomes are handed over without waiting and
 are durable when ``flush`` returns, at the latest a moment (``_LINGER_SECONDS``) later.
 
-Claims, and who wins
-    A claim is one row. It is inserted by the first who asks; a second asker finds it closed
-    (a duplicate), held by a live run (held), or open without a holder, and then takes it
-    with the next fence number by an UPDATE that names the fence it saw: of two takers one
-    changes a row. SQLite orders them by its write lock, MySQL by the row's lock.
-
-Who is alive
-    A run is alive while its lease lasts. The writer renews it at every heartbeat. A holder
-    on the same host and boot whose process is gone is dead at once, lease or not.
-
 What happens when it fails
     A write that meets a busy or lost database is repeated for up to ``_PATIENCE_SECONDS``;
     a group whose commit was lost on the way is not recorded twice (the executions of the
@@ -26,38 +16,39 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Final, TypeVar
 
 import tenacity
-from sqlalchemy import Connection, Engine, exists, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
-from cronrunner.ledger import liveness
+from cronrunner.ledger.arbitration import Arbiter, chunks, of_run
+from cronrunner.ledger.rows import (
+    attempt_row,
+    claim_end,
+    execution_row,
+    histogram_rows,
+    ran,
+    statistics_row,
+)
 from cronrunner.ledger.schema import migrate
 from cronrunner.ledger.statements import Statements
 from cronrunner.ledger.tables import (
     attempts,
-    claims,
-    executions,
     prepared,
     runs,
     tenants,
 )
 from cronrunner.model import (
-    DURATION_BUCKETS,
-    WELL,
     Claims,
     Key,
-    Outcome,
-    Reason,
     Repeat,
     Report,
     Result,
@@ -68,10 +59,7 @@ from cronrunner.model import (
 _LINGER_SECONDS: Final = 0.01
 #: How long a write is repeated before the ledger counts as lost.
 _PATIENCE_SECONDS: Final = 30.0
-#: Tenants in one IN list: SQLite allows 32,766 parameters, MySQL's packets are the limit.
-_CHUNK: Final = 500
 
-_NO_TOTALS: Final = {each.value: 0 for each in Outcome}
 
 T = TypeVar("T")
 Action = Callable[[Connection], Any]
@@ -102,6 +90,7 @@ class Ledger:
         self._heartbeat = heartbeat
         self._lease = lease
         self._statements = Statements(engine.dialect)
+        self._arbiter = Arbiter(self._statements, clock)
         self._run: Run | None = None
         self._results: deque[Result] = deque()
         self._calls: deque[_Call] = deque()
@@ -123,7 +112,7 @@ class Ledger:
         """Open a run, and record as interrupted what dead runs left: run -> executions."""
 
         def begin(connection: Connection) -> Mapping[str, int]:
-            buried = self._bury_the_dead(connection)
+            buried = self._arbiter.bury_the_dead(connection)
             now = self._clock()
             row = {
                 "run": run.id,
@@ -141,7 +130,7 @@ class Ledger:
                 "fleet": fleet,
                 "selection": json.dumps(selection, sort_keys=True),
             }
-            if connection.execute(_of_run(select(runs.c.run), run.id)).first() is None:
+            if connection.execute(of_run(select(runs.c.run), run.id)).first() is None:
                 connection.execute(insert(runs), row)
             return buried
 
@@ -152,7 +141,7 @@ class Ledger:
     def claim(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Claims:
         """Take the claims that can be had, durably; of closed ones those that ``repeat`` names."""
         run = self._current_run()
-        return self._do(lambda connection: self._claim(connection, run, keys, repeat))
+        return self._do(lambda connection: self._arbiter.claim(connection, run, keys, repeat))
 
     def record(self, result: Result) -> None:
         """Hand over the outcome of an execution; ``flush`` waits for it."""
@@ -186,7 +175,7 @@ class Ledger:
             of_server = tenants.c.server == server
             known = set(connection.execute(select(tenants.c.tenant).where(of_server)).scalars())
             wanted = set(names)
-            for chunk in _chunks(sorted(known - wanted)):
+            for chunk in chunks(sorted(known - wanted)):
                 connection.execute(tenants.delete().where(of_server, tenants.c.tenant.in_(chunk)))
             rows = [
                 {"server": server, "tenant": name, "first_seen_at": self._clock()}
@@ -219,7 +208,7 @@ class Ledger:
             "errors": json.dumps(report.errors),
             "outcomes": json.dumps({str(k): n for k, n in report.outcomes.items() if n}),
         }
-        self._do(lambda each: each.execute(_of_run(update(runs), report.run.id).values(**values)))
+        self._do(lambda each: each.execute(of_run(update(runs), report.run.id).values(**values)))
         self._run = None
 
     def close(self) -> None:
@@ -317,7 +306,7 @@ class Ledger:
                 if renews and self._run is not None:
                     now = self._clock()
                     beat = {"heartbeat_at": now, "lease_until": now + self._lease}
-                    connection.execute(_of_run(update(runs), self._run.id).values(**beat))
+                    connection.execute(of_run(update(runs), self._run.id).values(**beat))
             return answers
 
     def _fail(self, failure: LedgerError, calls: list[_Call]) -> None:
@@ -328,159 +317,32 @@ class Ledger:
         for call in waiting:
             call.future.set_exception(failure)
 
-    # Claims.
-
-    def _claim(
-        self, connection: Connection, run: Run, keys: Sequence[Key], repeat: Repeat
-    ) -> Claims:
-        granted: dict[Key, int] = {}
-        duplicates: dict[Key, str] = {}
-        held: dict[Key, str] = {}
-        # Of many keys the holder is mostly one run.
-        lives = cache(lambda holder: self._is_alive(connection, holder))
-        self._insert_claims(connection, run, keys)
-        for row in self._claim_rows(connection, keys):
-            key = Key(job=row.job, tenant=row.tenant, slot_key=row.slot_key)
-            if row.run == run.id and row.state == "open":
-                granted[key] = row.fence
-            elif row.state == "closed" and not _is_repeated(row.outcome, repeat):
-                duplicates[key] = row.run
-            elif row.state == "open" and row.run and lives(row.run):
-                held[key] = row.run
-            elif self._take_over(connection, run, row):
-                granted[key] = row.fence + 1
-            else:
-                held[key] = row.run
-        return Claims(granted=granted, duplicates=duplicates, held=held)
-
-    def _claim_rows(self, connection: Connection, keys: Sequence[Key]) -> Iterable[Any]:
-        names: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for key in keys:
-            names[key.job, key.slot_key].append(key.tenant)
-        for (job, slot_key), of_job in names.items():
-            for chunk in _chunks(of_job):
-                wanted = {"job": job, "slot_key": slot_key, "tenant_names": chunk}
-                yield from connection.execute(self._statements.find_claims, wanted).all()
-
-    def _insert_claims(self, connection: Connection, run: Run, keys: Sequence[Key]) -> None:
-        now = self._clock()
-        rows = [
-            {
-                "job": key.job,
-                "tenant": key.tenant,
-                "slot_key": key.slot_key,
-                "run": run.id,
-                "fence": 1,
-                "state": "open",
-                "claimed_at": now,
-            }
-            for key in keys
-        ]
-        connection.execute(self._statements.new_claims, rows)
-
-    def _take_over(self, connection: Connection, run: Run, row: Any) -> bool:  # noqa: ANN401 - a row
-        statement = (
-            update(claims)
-            .where(
-                claims.c.job == row.job,
-                claims.c.tenant == row.tenant,
-                claims.c.slot_key == row.slot_key,
-                claims.c.fence == row.fence,
-                claims.c.state == row.state,
-            )
-            .values(
-                run=run.id,
-                fence=row.fence + 1,
-                state="open",
-                claimed_at=self._clock(),
-                closed_at=None,
-            )
-        )
-        return connection.execute(statement).rowcount == 1
-
-    def _is_alive(self, connection: Connection, run: str) -> bool:
-        """Tell whether a holder lives; one found dead is recorded as such on the way."""
-        row = connection.execute(select(runs).where(runs.c.run == run)).one_or_none()
-        if row is None or row.finished_at is not None:
-            return False
-        if liveness.is_alive(row, now=self._clock()):
-            return True
-        self._bury(connection, row)
-        return False
-
-    def _bury_the_dead(self, connection: Connection) -> Mapping[str, int]:
-        unfinished = connection.execute(select(runs).where(runs.c.finished_at.is_(None))).all()
-        now = self._clock()
-        dead = [row for row in unfinished if not liveness.is_alive(row, now=now)]
-        return {row.run: self._bury(connection, row) for row in dead}
-
-    def _bury(self, connection: Connection, row: Any) -> int:  # noqa: ANN401 - a row of `runs`
-        """Record what a dead run left as interrupted, and free its claims.
-
-        Of two who find it dead at once, the one whose UPDATE changes the row does it.
-        """
-        mark = _of_run(update(runs), row.run).where(runs.c.finished_at.is_(None))
-        if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
-            return 0
-        left = (claims.c.run == row.run) & (claims.c.state == "open")
-        # What was stuck has its outcome, and its claim was held as long as its process lived.
-        recorded = exists().where(
-            executions.c.run == row.run,
-            executions.c.job == claims.c.job,
-            executions.c.tenant == claims.c.tenant,
-        )
-        found = connection.execute(select(tenants.c.tenant, tenants.c.server))
-        servers = {each.tenant: each.server for each in found}
-        rows = [
-            {
-                "run": row.run,
-                "job": claim.job,
-                "tenant": claim.tenant,
-                "server": servers.get(claim.tenant, ""),
-                "slot": row.slot,
-                "slot_key": claim.slot_key,
-                "outcome": Outcome.INTERRUPTED.value,
-                "reason": Reason.RUNNER_DIED.value,
-                "attempts": 1,
-                "fence": claim.fence,
-                "started_at": claim.claimed_at,
-                "duration_seconds": 0.0,
-            }
-            for claim in connection.execute(select(claims).where(left, ~recorded)).all()
-        ]
-        if rows:
-            connection.execute(self._statements.new_executions, rows)
-            counts = [_statistics_row(each, None) for each in rows]
-            connection.execute(self._statements.count_only, counts)
-        connection.execute(update(claims).where(left).values(run="", outcome="interrupted"))
-        return len(rows)
-
     # Outcomes.
 
     def _record(self, connection: Connection, results: Sequence[Result]) -> None:
         now = self._clock()
-        connection.execute(self._statements.new_attempts, [_attempt_row(e) for e in results])
+        connection.execute(self._statements.new_attempts, [attempt_row(e) for e in results])
         results = [each for each in results if each.final]
         if not results:
             return
-        rows = [_execution_row(each) for each in results]
+        rows = [execution_row(each) for each in results]
         connection.execute(self._statements.new_executions, rows)
         # What was never claimed has no fence and no claim to end.
-        ends = [_claim_end(each, now) for each in results if each.request.fence]
+        ends = [claim_end(each, now) for each in results if each.request.fence]
         if ends:
             connection.execute(self._statements.end_claims, ends)
-        ran: list[dict[str, Any]] = []
+        of_jobs: list[dict[str, Any]] = []
         only_counted: list[dict[str, Any]] = []
         for execution, each in zip(rows, results, strict=True):
-            if _ran(each):
-                ran.append(_statistics_row(execution, each))
+            if ran(each):
+                of_jobs.append(statistics_row(execution, each))
             else:
-                only_counted.append(_statistics_row(execution, None))
-        if ran:
-            connection.execute(self._statements.count_run, ran)
+                only_counted.append(statistics_row(execution, None))
+        if of_jobs:
+            connection.execute(self._statements.count_run, of_jobs)
         if only_counted:
             connection.execute(self._statements.count_only, only_counted)
-        if histogram := _histogram(results):
+        if histogram := histogram_rows(results):
             connection.execute(self._statements.count_durations, histogram)
 
     def _unrecorded(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
@@ -494,122 +356,3 @@ class Ledger:
             for each in results
             if (each.request.key.job, each.request.key.tenant, each.request.attempt) not in recorded
         ]
-
-
-def _is_repeated(outcome: str, repeat: Repeat) -> bool:
-    if repeat is Repeat.UNWELL:
-        return Outcome(outcome) not in WELL
-    return repeat is Repeat.EVERYTHING
-
-
-def _of_run(statement: Any, run: str) -> Any:  # noqa: ANN401 - a statement on `runs`
-    return statement.where(runs.c.run == run)
-
-
-def _chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
-
-
-def _execution_row(result: Result) -> dict[str, Any]:
-    request = result.request
-    return {
-        "run": request.run,
-        "job": request.key.job,
-        "tenant": request.key.tenant,
-        "server": result.server,
-        "slot": request.slot,
-        "slot_key": request.key.slot_key,
-        "outcome": result.outcome.value,
-        "reason": result.reason,
-        "error": result.error,
-        "cause": result.cause,
-        "code": result.code,
-        "attempts": request.attempt,
-        "fence": request.fence,
-        "started_at": result.started_at,
-        "duration_seconds": result.duration_seconds,
-        "counters": json.dumps(dict(result.counters)) if result.counters else None,
-    }
-
-
-def _attempt_row(result: Result) -> dict[str, Any]:
-    return {
-        "run": result.request.run,
-        "job": result.request.key.job,
-        "tenant": result.request.key.tenant,
-        "attempt": result.request.attempt,
-        "outcome": result.outcome.value,
-        "error": result.error,
-        "code": result.code,
-        "started_at": result.started_at,
-        "duration_seconds": result.duration_seconds,
-    }
-
-
-def _claim_end(result: Result, now: datetime) -> dict[str, Any]:
-    closes = result.closes_claim
-    key = result.request.key
-    return {
-        "job": key.job,
-        "tenant": key.tenant,
-        "slot_key": key.slot_key,
-        "run": result.request.run,
-        "fence": result.request.fence,
-        "state": "closed" if closes else "open",
-        "outcome": result.outcome.value,
-        "claimed_at": result.started_at,
-        "closed_at": now if closes else None,
-    }
-
-
-def _ran(result: Result) -> bool:
-    """Tell whether a result says something of the job: not if the runner left it out."""
-    if result.outcome in {Outcome.SKIPPED, Outcome.CANCELLED}:
-        return result.by_job
-    return result.outcome is not Outcome.INTERRUPTED
-
-
-def _statistics_row(execution: Mapping[str, Any], result: Result | None) -> dict[str, Any]:
-    """Make the statistics of one execution; those of its pair are folded by the database."""
-    outcome = Outcome(execution["outcome"])
-    counted = {
-        "job": execution["job"],
-        "tenant": execution["tenant"],
-        **_NO_TOTALS,
-        outcome.value: 1,
-        "consecutive_failures": 0,
-    }
-    if result is None:
-        # The job did not run: of its last run there is nothing to say.
-        return counted
-    finished_at = result.started_at + timedelta(seconds=result.duration_seconds)
-    return counted | {
-        "last_outcome": outcome.value,
-        "last_run_at": finished_at,
-        "last_success_at": finished_at if outcome is Outcome.SUCCEEDED else None,
-        "last_duration_seconds": result.duration_seconds,
-        "consecutive_failures": int(outcome not in WELL),
-        "smoothed_seconds": result.duration_seconds,
-    }
-
-
-def _histogram(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """Count the group's durations per job and bucket: few rows, whatever the group's size."""
-    counts: Counter[tuple[str, int]] = Counter()
-    seconds: defaultdict[tuple[str, int], float] = defaultdict(float)
-    for each in results:
-        if _ran(each):
-            key = (each.request.key.job, _bucket(each.duration_seconds))
-            counts[key] += 1
-            seconds[key] += each.duration_seconds
-    return [
-        {"job": job, "bucket": bucket, "executions": count, "seconds": seconds[job, bucket]}
-        for (job, bucket), count in sorted(counts.items())
-    ]
-
-
-def _bucket(seconds: float) -> int:
-    for position, bound in enumerate(DURATION_BUCKETS):
-        if seconds <= bound:
-            return position
-    return len(DURATION_BUCKETS)

@@ -7,10 +7,10 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from cronrunner.registry.finding import Found, find_jobs
 
 from cronrunner import Option, RetryPolicy
 from cronrunner.model import Job, Scope, TenantFilter, Transaction
-from cronrunner.registry import Found, find_jobs
 
 Find = Callable[..., Found]
 

@@ -1,0 +1,193 @@
+"""Who holds a claim, and who lives: the arbiter of every race.
+
+Claims, and who wins
+    A claim is one row. It is inserted by the first who asks; a second asker finds it closed
+    (a duplicate), held by a live run (held), or open without a holder, and then takes it
+    with the next fence number by an UPDATE that names the fence it saw: of two takers one
+    changes a row. SQLite orders them by its write lock, MySQL by the row's lock.
+
+Who is alive
+    A run is alive while its lease lasts. The writer renews it at every heartbeat. A holder
+    on the same host and boot whose process is gone is dead at once, lease or not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection, exists, select, update
+
+from cronrunner.ledger import liveness
+from cronrunner.ledger.rows import statistics_row
+from cronrunner.ledger.statements import Statements
+from cronrunner.ledger.tables import (
+    claims,
+    executions,
+    runs,
+    tenants,
+)
+from cronrunner.model import (
+    WELL,
+    Claims,
+    Key,
+    Outcome,
+    Reason,
+    Repeat,
+    Run,
+)
+
+#: Tenants in one IN list: SQLite allows 32,766 parameters, MySQL's packets are the limit.
+_CHUNK: Final = 500
+
+T = TypeVar("T")
+
+
+class Arbiter:
+    """Decides within the transaction that it is given."""
+
+    def __init__(self, statements: Statements, clock: Callable[[], datetime]) -> None:
+        self._statements = statements
+        self._clock = clock
+
+    def claim(
+        self, connection: Connection, run: Run, keys: Sequence[Key], repeat: Repeat
+    ) -> Claims:
+        granted: dict[Key, int] = {}
+        duplicates: dict[Key, str] = {}
+        held: dict[Key, str] = {}
+        # Of many keys the holder is mostly one run.
+        lives = cache(lambda holder: self._is_alive(connection, holder))
+        self._insert_claims(connection, run, keys)
+        for row in self._claim_rows(connection, keys):
+            key = Key(job=row.job, tenant=row.tenant, slot_key=row.slot_key)
+            if row.run == run.id and row.state == "open":
+                granted[key] = row.fence
+            elif row.state == "closed" and not _is_repeated(row.outcome, repeat):
+                duplicates[key] = row.run
+            elif row.state == "open" and row.run and lives(row.run):
+                held[key] = row.run
+            elif self._take_over(connection, run, row):
+                granted[key] = row.fence + 1
+            else:
+                held[key] = row.run
+        return Claims(granted=granted, duplicates=duplicates, held=held)
+
+    def _claim_rows(self, connection: Connection, keys: Sequence[Key]) -> Iterable[Any]:
+        names: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for key in keys:
+            names[key.job, key.slot_key].append(key.tenant)
+        for (job, slot_key), of_job in names.items():
+            for chunk in chunks(of_job):
+                wanted = {"job": job, "slot_key": slot_key, "tenant_names": chunk}
+                yield from connection.execute(self._statements.find_claims, wanted).all()
+
+    def _insert_claims(self, connection: Connection, run: Run, keys: Sequence[Key]) -> None:
+        now = self._clock()
+        rows = [
+            {
+                "job": key.job,
+                "tenant": key.tenant,
+                "slot_key": key.slot_key,
+                "run": run.id,
+                "fence": 1,
+                "state": "open",
+                "claimed_at": now,
+            }
+            for key in keys
+        ]
+        connection.execute(self._statements.new_claims, rows)
+
+    def _take_over(self, connection: Connection, run: Run, row: Any) -> bool:  # noqa: ANN401 - a row
+        statement = (
+            update(claims)
+            .where(
+                claims.c.job == row.job,
+                claims.c.tenant == row.tenant,
+                claims.c.slot_key == row.slot_key,
+                claims.c.fence == row.fence,
+                claims.c.state == row.state,
+            )
+            .values(
+                run=run.id,
+                fence=row.fence + 1,
+                state="open",
+                claimed_at=self._clock(),
+                closed_at=None,
+            )
+        )
+        return connection.execute(statement).rowcount == 1
+
+    def _is_alive(self, connection: Connection, run: str) -> bool:
+        """Tell whether a holder lives; one found dead is recorded as such on the way."""
+        row = connection.execute(select(runs).where(runs.c.run == run)).one_or_none()
+        if row is None or row.finished_at is not None:
+            return False
+        if liveness.is_alive(row, now=self._clock()):
+            return True
+        self._bury(connection, row)
+        return False
+
+    def bury_the_dead(self, connection: Connection) -> Mapping[str, int]:
+        unfinished = connection.execute(select(runs).where(runs.c.finished_at.is_(None))).all()
+        now = self._clock()
+        dead = [row for row in unfinished if not liveness.is_alive(row, now=now)]
+        return {row.run: self._bury(connection, row) for row in dead}
+
+    def _bury(self, connection: Connection, row: Any) -> int:  # noqa: ANN401 - a row of `runs`
+        """Record what a dead run left as interrupted, and free its claims.
+
+        Of two who find it dead at once, the one whose UPDATE changes the row does it.
+        """
+        mark = of_run(update(runs), row.run).where(runs.c.finished_at.is_(None))
+        if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
+            return 0
+        left = (claims.c.run == row.run) & (claims.c.state == "open")
+        # What was stuck has its outcome, and its claim was held as long as its process lived.
+        recorded = exists().where(
+            executions.c.run == row.run,
+            executions.c.job == claims.c.job,
+            executions.c.tenant == claims.c.tenant,
+        )
+        found = connection.execute(select(tenants.c.tenant, tenants.c.server))
+        servers = {each.tenant: each.server for each in found}
+        rows = [
+            {
+                "run": row.run,
+                "job": claim.job,
+                "tenant": claim.tenant,
+                "server": servers.get(claim.tenant, ""),
+                "slot": row.slot,
+                "slot_key": claim.slot_key,
+                "outcome": Outcome.INTERRUPTED.value,
+                "reason": Reason.RUNNER_DIED.value,
+                "attempts": 1,
+                "fence": claim.fence,
+                "started_at": claim.claimed_at,
+                "duration_seconds": 0.0,
+            }
+            for claim in connection.execute(select(claims).where(left, ~recorded)).all()
+        ]
+        if rows:
+            connection.execute(self._statements.new_executions, rows)
+            counts = [statistics_row(each, None) for each in rows]
+            connection.execute(self._statements.count_only, counts)
+        connection.execute(update(claims).where(left).values(run="", outcome="interrupted"))
+        return len(rows)
+
+
+def _is_repeated(outcome: str, repeat: Repeat) -> bool:
+    if repeat is Repeat.UNWELL:
+        return Outcome(outcome) not in WELL
+    return repeat is Repeat.EVERYTHING
+
+
+def of_run(statement: Any, run: str) -> Any:  # noqa: ANN401 - a statement on `runs`
+    return statement.where(runs.c.run == run)
+
+
+def chunks(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))

@@ -1,0 +1,151 @@
+"""From what was declared to a job, or to all that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+from cronrunner.errors import Problem
+from cronrunner.model import (
+    Job,
+    Option,
+    RetryPolicy,
+    Scope,
+    TenantFilter,
+    Transaction,
+    parse_duration,
+)
+from cronrunner.registry.declaration import Declaration, JobFunction
+
+T = TypeVar("T")
+W = TypeVar("W", bound=StrEnum)
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+#: What a job of one part is called by: 80 is the width of `job_items.job`.
+_NAME_LIMIT: Final = 80
+
+
+def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
+    declaration: Declaration,
+    *,
+    call: Callable[[Any], Any],
+    default_name: str,
+    file: str,
+    line: int,
+    description: str,
+) -> Job | list[Problem]:
+    """Turn a declaration into a job, or into all that is wrong with it."""
+    texts: list[str] = []
+
+    def take(label: str, read: Callable[[], T], fallback: T) -> T:
+        try:
+            return read()
+        except (ValueError, TypeError) as error:
+            texts.append(f"{label}: {error}")
+            return fallback
+
+    name = take("name", lambda: _name(declaration.name or default_name), default_name)
+    built = Job(
+        name=name,
+        call=call,
+        origin=f"{file}:{line}",
+        description=description,
+        schedule=take(
+            "schedule", lambda: _typed(declaration.schedule, str | None, "a cron expression"), None
+        ),
+        timeout=take("timeout", lambda: _duration(declaration.timeout), timedelta(minutes=5)),
+        retry=take("retries", lambda: _retry(declaration), RetryPolicy()),
+        scope=take("scope", lambda: _word(Scope, declaration.scope), Scope.TENANT),
+        transaction=take(
+            "transaction", lambda: _word(Transaction, declaration.transaction), Transaction.TENANT
+        ),
+        tenants=TenantFilter(
+            names=take("tenants", lambda: _globs(declaration.tenants), ()),
+            labels=take("labels", lambda: _mapping(declaration.labels), {}),
+        ),
+        options=take("options", lambda: _options(declaration.options), {}),
+        prepare=take("prepare", lambda: _hook(declaration.prepare), None),
+        summarize=take("summarize", lambda: _hook(declaration.summarize), None),
+        exactly_once=take("exactly_once", lambda: _exactly_once(declaration), fallback=False),
+        enabled=take("enabled", lambda: _typed(declaration.enabled, bool, "True or False"), True),
+    )
+    if texts:
+        return [Problem(text=f"job {name}: {text}", file=file, line=line) for text in texts]
+    return built
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and _NAME.fullmatch(value) and len(value) <= _NAME_LIMIT:
+        return value
+    msg = f"expected letters, digits, _ and dots, at most {_NAME_LIMIT} long, got {value!r}"
+    raise ValueError(msg)
+
+
+def _typed(value: T, kind: Any, expected: str) -> T:  # noqa: ANN401 - what isinstance takes
+    if isinstance(value, kind):
+        return value
+    msg = f"expected {expected}, got {value!r}"
+    raise ValueError(msg)
+
+
+def _exactly_once(declaration: Declaration) -> bool:
+    wanted = _typed(declaration.exactly_once, bool, "True or False")
+    if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
+        msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
+        raise ValueError(msg)
+    return wanted
+
+
+def _mapping(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return dict(_typed(value, Mapping, "a mapping of names to values"))
+
+
+def _hook(value: JobFunction | None) -> JobFunction | None:
+    return _typed(value, Callable | None, "a function")
+
+
+def _word(words: type[W], value: str) -> W:
+    if value in list(words):
+        return words(value)
+    msg = f"expected {' or '.join(words)}, got {value!r}"
+    raise ValueError(msg)
+
+
+def _duration(value: str | timedelta) -> timedelta:
+    return value if isinstance(value, timedelta) else parse_duration(str(value))
+
+
+def _retry(declaration: Declaration) -> RetryPolicy:
+    if declaration.retry is not None:
+        return _typed(declaration.retry, RetryPolicy, "a RetryPolicy")
+    retries: object = declaration.retries
+    if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+        msg = f"expected a whole number from 0, got {retries!r}"
+        raise ValueError(msg)
+    return RetryPolicy(attempts=retries + 1)
+
+
+def _globs(value: str | Sequence[str]) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        msg = f"expected a glob or a list of globs, got {value!r}"
+        raise ValueError(msg)
+    return names
+
+
+def _options(declared: Mapping[str, Any]) -> Mapping[str, Option]:
+    return {
+        name: value if isinstance(value, Option) else Option(_default(value))
+        for name, value in _mapping(declared).items()
+    }
+
+
+def _default(value: object) -> Any:  # noqa: ANN401 - one of the types an option may have
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, bool | int | float | str | tuple):
+        return value
+    msg = f"expected a bool, number, text or list as default, got {value!r}"
+    raise ValueError(msg)

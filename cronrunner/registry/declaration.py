@@ -1,0 +1,87 @@
+"""What an author writes: the ``@job`` decorator."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Final, overload
+
+from cronrunner.model import (
+    RetryPolicy,
+)
+
+JobFunction = Callable[..., Any]
+
+#: Where a decorated function keeps its declaration.
+MARK: Final = "__cronrunner_declaration__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What an author wrote, as it was written."""
+
+    name: str | None = None
+    schedule: str | None = None
+    timeout: str | timedelta = "5m"
+    retries: int = 0
+    retry: RetryPolicy | None = None
+    scope: str = "tenant"
+    transaction: str = "tenant"
+    tenants: str | Sequence[str] = "*"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prepare: JobFunction | None = None
+    summarize: JobFunction | None = None
+    exactly_once: bool = False
+    enabled: bool = True
+
+
+@overload
+def job(function: JobFunction) -> JobFunction: ...
+@overload
+def job(
+    *,
+    name: str | None = None,
+    schedule: str | None = None,
+    timeout: str | timedelta = "5m",
+    retries: int = 0,
+    retry: RetryPolicy | None = None,
+    scope: str = "tenant",
+    transaction: str = "tenant",
+    tenants: str | Sequence[str] = "*",
+    labels: Mapping[str, str] = ...,
+    options: Mapping[str, Any] = ...,
+    prepare: JobFunction | None = None,
+    summarize: JobFunction | None = None,
+    exactly_once: bool = False,
+    enabled: bool = True,
+) -> Callable[[JobFunction], JobFunction]: ...
+def job(
+    function: JobFunction | None = None, **declared: Any
+) -> JobFunction | Callable[[JobFunction], JobFunction]:
+    """Declare a function that takes a ``JobContext`` to be a job.
+
+    ``schedule`` is a cron expression of five fields. ``timeout`` is a duration such as
+    ``"5m"``. ``retries`` is how often a transient failure is repeated; ``retry`` gives the
+    whole policy instead. ``scope`` is ``"tenant"`` or ``"fleet"``. ``transaction`` is
+    ``"tenant"`` (one transaction, committed on return), ``"batch"`` or ``"none"`` (the job
+    commits). ``tenants`` (globs) and ``labels`` say which tenants the job is for. ``options``
+    maps names to defaults, or to ``Option``s. ``prepare`` runs once before the fan-out and
+    gives each execution its ``ctx.prepared``; ``summarize`` runs once after it.
+    ``exactly_once`` writes a marker into the tenant's database in the job's transaction, so
+    that not even a killed process makes a slot run twice.
+
+    The function returns ``None`` or a mapping of counter names to whole numbers.
+    """
+    declaration = Declaration(**declared)
+
+    def mark(function: JobFunction) -> JobFunction:
+        if not inspect.isfunction(function):
+            msg = f"expected @job on a function, got {function!r}; use @job(schedule=...) for keys"
+            raise TypeError(msg)
+        setattr(function, MARK, declaration)
+        return function
+
+    return mark if function is None else mark(function)
