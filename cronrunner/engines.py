@@ -15,8 +15,11 @@ does it and the others wait, and a server that failed is not asked again for thi
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Never
 
@@ -39,25 +42,31 @@ class Engines:
     def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
         self._endpoints = endpoints
         self._locks = {name: threading.Lock() for name in endpoints}
-        self._parts: dict[str, ServerParts | Exception] = {}
+        self._parts: dict[str, ServerParts | _Refusal] = {}
         self._cancellers: dict[str, Canceller] = {}
 
     def server(self, name: str) -> ServerParts:
-        """Return what the server's sessions share. Raises the driver's error, every time."""
-        with self._locks[name]:
-            if name not in self._parts:
-                self._parts[name] = self._prepare(self._endpoints[name])
-            found = self._parts[name]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        """Return what the server's sessions share. Raises the driver's error.
 
-    def _prepare(self, endpoint: Endpoint) -> ServerParts | Exception:
+        Whoever asks within the connect timeout after a failure gets the same error at once:
+        a dead server costs its visits one connect deadline at a time, and not one each.
+        """
+        with self._locks[name]:
+            known = self._parts.get(name)
+            if known is None or (isinstance(known, _Refusal) and known.is_over()):
+                known = self._parts[name] = self._prepare(self._endpoints[name])
+        if isinstance(known, _Refusal):
+            # A copy: one exception that is raised again and again gathers all its tracebacks.
+            raise copy.copy(known.error).with_traceback(None)
+        return known
+
+    def _prepare(self, endpoint: Endpoint) -> ServerParts | _Refusal:
         kind = kind_of(endpoint.url.drivername)
         try:
             return kind.prepare(endpoint)
         except Exception as error:  # noqa: BLE001 - kept and raised for everybody who asks
-            return error
+            until = time.monotonic() + endpoint.connect_timeout_seconds
+            return _Refusal(error=error.with_traceback(None), until=until)
 
     @contextlib.contextmanager
     def control(self, name: str) -> Iterator[Connection]:
@@ -87,6 +96,19 @@ class Engines:
             return found
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    """Why a server could not be asked, and until when it is not asked again."""
+
+    error: Exception
+    #: Monotonic seconds.
+    until: float
+
+    def is_over(self) -> bool:
+        """Tell whether the server may be asked again."""
+        return time.monotonic() >= self.until
+
+
 class Canceller:
     """Cancels at one server, over one connection of the runner's own, opened when it is needed."""
 
@@ -94,18 +116,28 @@ class Canceller:
         self._parts = parts
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        #: Monotonic seconds until which the server is not asked: it did not answer.
+        self._silent_until = 0.0
 
     def __call__(self, session: Any, *, sever: bool) -> bool | None:  # noqa: ANN401 - a DBAPI connection
         """Cancel what a session does; ``None`` when the server could not be asked."""
         kind = self._parts.kind
+        driver_error = self._parts.dialect.loaded_dbapi.Error
         if sever:
-            # Here first: it wakes up who reads from the session, whatever the server does.
-            kind.cancel(None, session, sever=True)
+            # Here first: it wakes up who reads from the session, whatever the server does. A
+            # session that its job has closed cannot be cancelled, and need not be.
+            with contextlib.suppress(driver_error):
+                kind.cancel(None, session, sever=True)
         with self._lock:
+            if time.monotonic() < self._silent_until:
+                return None
             try:
                 return kind.cancel(self._control(), session, sever=sever)
-            except (SQLAlchemyError, self._parts.dialect.loaded_dbapi.Error):
+            except (SQLAlchemyError, driver_error):
+                # Many deadlines may wait behind this one: they do not pay the same again.
                 self._connection = None
+                timeout = self._parts.endpoint.connect_timeout_seconds
+                self._silent_until = time.monotonic() + timeout
         return None
 
     def _control(self) -> Connection | None:

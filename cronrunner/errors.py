@@ -68,10 +68,6 @@ class LedgerError(CronrunnerError):
     """The ledger cannot be used. The operator looks at the ledger's database."""
 
 
-class TenantGoneError(CronrunnerError):
-    """The tenant's database is gone since it was discovered."""
-
-
 class DeadlineError(CronrunnerError):
     """The job's timeout is over. Give it a longer one, or let it do less at a time."""
 
@@ -105,25 +101,29 @@ class CountersError(CronrunnerError):
 class Skip(Exception):  # noqa: N818 - a word for job authors, not an error
     """Raise in a job: there is nothing to do here. The slot counts as done."""
 
-    def __init__(self, reason: str = "skipped by the job") -> None:
+    def __init__(self, reason: object = "skipped by the job") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class Cancel(Exception):  # noqa: N818 - a word for job authors, not an error
     """Raise in a job: this should not go on. Rolled back, not repeated, not well."""
 
-    def __init__(self, reason: str = "cancelled by the job") -> None:
+    def __init__(self, reason: object = "cancelled by the job") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
 
 
 class Retry(Exception):  # noqa: N818 - a word for job authors, not an error
     """Raise in a job: rolled back, and to be tried again, after a delay if one is given."""
 
     def __init__(
-        self, reason: str = "the job asked to be retried", *, after: timedelta | None = None
+        self, reason: object = "the job asked to be retried", *, after: timedelta | None = None
     ) -> None:
+        given: object = after
+        if given is not None and not isinstance(given, timedelta):
+            msg = f"expected after to be a timedelta, got {type(given).__name__}"
+            raise TypeError(msg)
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
         self.after = after

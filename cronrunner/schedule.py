@@ -23,12 +23,6 @@ def next_slot(expression: str, after: datetime, zone: str = "UTC") -> datetime:
     return found.astimezone(UTC)
 
 
-def explain(expression: str) -> str:
-    """Say ``expression`` in English."""
-    text: str = _simulate(expression, datetime(2000, 1, 1, tzinfo=UTC)).explain()
-    return text
-
-
 def _simulate(expression: str, start: datetime):  # type: ignore[no-untyped-def] # noqa: ANN202 - CronSim, imported late
     from cronsim import CronSim, CronSimError  # noqa: PLC0415 - only what has schedules pays
 

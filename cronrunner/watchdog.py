@@ -30,6 +30,7 @@ from __future__ import annotations
 import faulthandler
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +38,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Protocol, Self
+
+_LOG: Final = logging.getLogger(__name__)
 
 #: From cancelling the statement to closing the session.
 _CLOSE_AFTER_SECONDS: Final = 1.0
@@ -138,9 +141,17 @@ class ServerWatch:
     def _watch(self) -> None:
         while (deadline := self._next()) is not None:
             with deadline.lock:
-                again = None if deadline.done else self._act(deadline)
+                again = None if deadline.done else self._act_safely(deadline)
             if again is not None:
                 self._look_again(deadline, again)
+
+    def _act_safely(self, deadline: Deadline) -> float | None:
+        """Go on to the next stage whatever a driver does: other deadlines depend on this thread."""
+        try:
+            return self._act(deadline)
+        except Exception:  # noqa: BLE001 - whatever a driver raises
+            _LOG.exception("a deadline could not be enforced")
+            return None if deadline.done else time.monotonic()
 
     def _next(self) -> Deadline | None:
         """Wait for the next deadline that is due."""
@@ -217,17 +228,21 @@ class Pulse:
         self._grace = grace.total_seconds()
         self._file = file
         self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="watchdog-pulse", daemon=True)
 
     def __enter__(self) -> Self:
         # Without a real file there is nobody to tell, and nothing to tell it with.
         with suppress(AttributeError, OSError, ValueError):
             self._file.fileno()
             self._arm()
-            threading.Thread(target=self._beat, name="watchdog-pulse", daemon=True).start()
+            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
+        if self._thread.ident is not None:
+            # It must not arm once more behind our back.
+            self._thread.join()
         faulthandler.cancel_dump_traceback_later()
 
     def _beat(self) -> None:

@@ -78,7 +78,9 @@ class App:
             describe=describe,
             stream=log_to,
         )
-        self.found: Found = find_jobs(self.settings.folder / self.settings.job_folder)
+        found = find_jobs(self.settings.folder / self.settings.job_folder)
+        #: A mistake in a job file may quote what the file had read from the environment.
+        self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
         self.catalogue = Catalogue(self.settings, self.found.jobs)
 
     def check(self) -> tuple[list[Problem], list[Problem]]:
@@ -147,7 +149,14 @@ class App:
                 selection.servers[0], self.settings.servers
             )
             raise ConfigError([Problem(text=text)])
-        return discover(self.settings, wanted, self.engines.control)
+        return [
+            replace(
+                source,
+                error=None if source.error is None else self.redactor.text(source.error),
+                refused=tuple(map(self.redactor.text, source.refused)),
+            )
+            for source in discover(self.settings, wanted, self.engines.control)
+        ]
 
     def unknown_tenants(self, found: Iterable[str]) -> list[str]:
         """Return the tenants that the configuration names and discovery did not find."""
@@ -171,10 +180,12 @@ class App:
         tenants: Sequence[Tenant],
         selection: Selection,
         confined: frozenset[tuple[str, str]] | None = None,
+        *,
+        fleet: bool = True,
     ) -> Plan:
         """Lay out a run over what discovery found; ``confined`` to (job, tenant) pairs.
 
-        Raises ``ConfigError``.
+        Without ``fleet`` fleet-scope jobs stay out of it. Raises ``ConfigError``.
         """
 
         def veto(job: Job, tenant: Tenant) -> str | None:
@@ -189,13 +200,17 @@ class App:
             planning.select_tenants(tenants, selection),
             veto=veto,
             statistics=self.statistics,
-            fleet=not selection.narrows_tenants,
+            fleet=fleet and not selection.narrows_tenants,
         )
 
     @cached_property
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:
         """What the ledger remembers of each (job, tenant) pair."""
         return self.queries.statistics()
+
+    def forget_statistics(self) -> None:
+        """Give back what the plan was made of: a kilobyte for each (job, tenant) pair."""
+        self.__dict__.pop("statistics", None)
 
     def concurrency(self, plan: Plan, asked: int | None = None) -> int:
         """Return how many visits of a plan go on at once."""

@@ -6,14 +6,18 @@ import os
 import random
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cronrunner import planning
 from cronrunner.app.checks import warn_ledger_in_container
+from cronrunner.databases import describe
+from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, Warned
 from cronrunner.execution import Performer, Work
 from cronrunner.executors import Executor, ThreadExecutor
@@ -79,12 +83,11 @@ def start_run(
     start = _Start(app, selection, options, events)
     runner = Runner(start.order(), start.parts())
     on_runner(runner)
-    app.ledger.forget_servers(app.settings.servers)
     with ExitStack() as stack:
         stack.enter_context(Pulse(grace=app.settings.runner.grace, file=sys.__stderr__))
         start.serve_metrics(stack)
         report = runner.run()
-        app.ledger.add_counters(counting.drain())
+        start.keep_counters(counting.drain())
         start.deliver_metrics()
     return report
 
@@ -98,6 +101,7 @@ class _Start:
         self._app = app
         self._options = options
         self._events = events
+        _refuse_contradictions(options)
         earlier = options.resume or options.only_failed
         #: The run that is to be resumed or repeated.
         self._earlier = None if earlier is None else app.find_run(earlier)
@@ -158,13 +162,23 @@ class _Start:
             clock=app.clock,
             discover=self._discover,
             shrink=app.shrink,
-            plan=lambda tenants: app.plan(self._jobs, tenants, self._selection, confined),
+            plan=lambda tenants: self._plan(tenants, confined),
             is_closed=self._is_closed,
             is_prepared=lambda job, slot: app.queries.prepared(job, slot) is not None,
             executor=self._executor,
             rng=random.Random(),  # noqa: S311 - jitter, no secret
             cancel=self._watchdog.cancel_all,
         )
+
+    def _plan(self, tenants: Sequence[Tenant], confined: frozenset[tuple[str, str]] | None) -> Plan:
+        # Shards share what is done once for the fleet by sharing a slot.
+        alone = self._selection.shard is not None and self._options.scheduled_at is None
+        resumes = self._earlier is not None
+        plan = self._app.plan(
+            self._jobs, tenants, self._selection, confined, fleet=resumes or not alone
+        )
+        self._app.forget_statistics()
+        return plan
 
     def _failed_pairs(self) -> frozenset[tuple[str, str]] | None:
         """Return the (job, tenant) pairs to which the run is confined; ``None`` for no limit.
@@ -244,6 +258,13 @@ class _Start:
             text = f"/metrics is not served on {metrics.host}:{port}: {error.strerror or error}"
             self._events.emit(Warned(subject="metrics", text=text))
 
+    def keep_counters(self, deltas: Mapping[tuple[str, str], float]) -> None:
+        """Keep what only events know; the run is recorded, and losing a count is a warning."""
+        try:
+            self._app.ledger.add_counters(deltas)
+        except LedgerError as error:
+            self._events.emit(Warned(subject="metrics", text=str(error)))
+
     def deliver_metrics(self) -> None:
         """Bring the metrics to the configured sinks; none can fail the run or hold it up."""
         metrics = self._app.settings.metrics
@@ -259,11 +280,29 @@ class _Start:
         if metrics.textfile is not None:
             path = self._app.settings.folder / metrics.textfile
             wanted.append(sinks.Textfile(path=path, timeout=metrics.timeout))
-        payload = Payload(snapshot=self._app.snapshot(), series_limit=metrics.series_limit)
+        try:
+            snapshot = self._app.snapshot()
+        except (LedgerError, SQLAlchemyError) as error:
+            text = self._app.redactor.text(describe(error))
+            self._events.emit(Warned(subject="metrics", text=f"metrics are not delivered: {text}"))
+            return
+        payload = Payload(snapshot=snapshot, series_limit=metrics.series_limit)
         if warning := dropped(payload.snapshot, series_limit=metrics.series_limit):
             self._events.emit(warning)
         for failed in sinks.deliver(wanted, payload):
             self._events.emit(replace(failed, error=self._app.redactor.text(failed.error)))
+
+
+def _refuse_contradictions(options: RunOptions) -> None:
+    """Raise ``ConfigError`` for options of which each names another slot."""
+    given = {
+        "--resume": options.resume is not None,
+        "--only-failed": options.only_failed is not None,
+        "--again": options.again,
+    }
+    named = [name for name, is_given in given.items() if is_given]
+    if len(named) > 1:
+        raise ConfigError([Problem(text=f"expected one of {', '.join(named)}, got all of them")])
 
 
 def _selection_of(document: Mapping[str, Any]) -> Selection:

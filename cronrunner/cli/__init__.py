@@ -5,7 +5,11 @@ Commands import what they need when they run: ``cronrunner --help`` pays for cli
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -16,6 +20,8 @@ from cronrunner.model import ExitCode
 
 #: What a shell reports for a process that SIGINT ended.
 _INTERRUPTED = 130
+#: Threads that do not keep the interpreter from ending.
+_OUR_THREADS = ("MainThread", "visit-", "watchdog-", "ledger-", "metrics")
 
 
 class RunByDefault(click.Group):
@@ -69,7 +75,21 @@ def main(args: list[str] | None = None) -> None:
         code = ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the catch-all around main
         code = _crash(error)
-    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+    _leave(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process, also when a thread that a job has started does not end.
+
+    The interpreter would wait for it for ever, for those of a pool even if they are daemons;
+    everything of ours is written by now.
+    """
+    if any(not each.name.startswith(_OUR_THREADS) for each in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _complain(text: str) -> None:
@@ -78,8 +98,6 @@ def _complain(text: str) -> None:
 
 def _crash(error: Exception) -> int:
     """Report a mistake of the runner itself, without values that may be secrets or rows."""
-    import os  # noqa: PLC0415 - only after a crash
-
     from cronrunner.databases import describe  # noqa: PLC0415
     from cronrunner.redaction import Redactor, format_traceback, secret_values  # noqa: PLC0415
 

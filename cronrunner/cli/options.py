@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -109,9 +110,10 @@ class Failures(click.ParamType[tuple[int | None, float | None]]):
         try:
             number = float(value.removesuffix("%"))
         except ValueError:
-            number = 0.0
+            number = math.nan
         is_percent = value.endswith("%")
-        if number <= 0 or (not is_percent and number != int(number)):
+        whole = is_percent or (math.isfinite(number) and number == int(number))
+        if not math.isfinite(number) or number <= 0 or not whole:
             self.fail(f"expected a number from 1, or a part such as 2%, got {value!r}", param, ctx)
         return (None, number) if is_percent else (int(number), None)
 

@@ -173,7 +173,7 @@ class RunnerSettings(Section):
         timedelta(seconds=20), description="How long running work may go on after SIGTERM."
     )
     deadline: Duration | None = Field(
-        None, description="When a run ends by itself with work left. Not enforced yet."
+        None, description="A run drains by itself after this long, and leaves the rest to the next."
     )
     heartbeat: Duration = Field(
         timedelta(seconds=5), description="How often a run says that it lives."

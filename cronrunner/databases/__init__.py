@@ -84,10 +84,20 @@ def _driver_facts(error: Exception) -> ErrorFacts | None:
 
 def _plain(error: BaseException) -> str:
     # The whole text of a StatementError repeats the statement and, unless hidden, the parameters.
-    message = str(error.args[0] if isinstance(error, StatementError) else error)
+    message = _text_of(error.args[0] if isinstance(error, StatementError) else error)
     if _quotes_values(error):
         message = mask_quoted(" ".join(message.split()))
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _text_of(value: object) -> str:
+    """Return the text of an exception, whatever its author has made of ``__str__``."""
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - it is a job's code that runs here
+        return f"(its text cannot be had: {type(error).__name__})"
+    # What is no text for a database or a terminal, such as a lone surrogate, is written out.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _quotes_values(error: BaseException) -> bool:

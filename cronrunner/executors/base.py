@@ -45,6 +45,9 @@ class Executor(Protocol):
     def abandon(self, request: Request) -> None:
         """Give up the thread that is stuck in ``request``; another takes its place."""
 
+    def fail(self, error: BaseException) -> None:
+        """Begin nothing more; ``wait`` and ``idle`` raise what went wrong elsewhere."""
+
     def left(self) -> tuple[list[Request], list[Request]]:
         """Return the requests that never began, and those that have begun and not ended."""
 

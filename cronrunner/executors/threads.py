@@ -114,6 +114,13 @@ class ThreadExecutor:
         for _ in stuck:
             self._start_thread()
 
+    def fail(self, error: BaseException) -> None:
+        """Begin nothing more, and let the runner know why."""
+        with self._low:
+            self._failure = self._failure or error
+            self._draining = True
+            self._low.notify()
+
     def left(self) -> tuple[list[Request], list[Request]]:
         """Return the requests that never began, and those that have begun and not ended."""
         with self._low:

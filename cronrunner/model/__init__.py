@@ -15,6 +15,7 @@ from cronrunner.model.life import (
     Reason,
     Repeat,
     State,
+    check_transition,
     closes_claim,
 )
 from cronrunner.model.options import Option
@@ -87,6 +88,7 @@ __all__ = [
     "Visit",
     "VisitRequest",
     "as_utc",
+    "check_transition",
     "closes_claim",
     "format_duration",
     "parse_duration",

@@ -79,6 +79,13 @@ TRANSITIONS: Final[Mapping[State, frozenset[State | Outcome]]] = MappingProxyTyp
 """The legal transitions. An outcome has none: history is never overwritten."""
 
 
+def check_transition(state: State, outcome: Outcome) -> None:
+    """Raise ``ValueError`` for an outcome that an execution in ``state`` cannot have."""
+    if outcome not in TRANSITIONS[state]:
+        msg = f"an execution that is {state} cannot end as {outcome}"
+        raise ValueError(msg)
+
+
 def closes_claim(outcome: Outcome, *, by_job: bool) -> bool:
     """Tell whether ``outcome`` closes the claim of its execution.
 
@@ -100,7 +107,6 @@ class Reason(StrEnum):
     RECOVERED = "recovered"
     GRACE_EXPIRED = "grace expired"
     RUNNER_DIED = "the runner died"
-    RUNNER_FAILED = "the runner failed"
 
 
 class Repeat(StrEnum):

@@ -222,8 +222,9 @@ class Result:
     value: str | None = None
     #: The job's own ``Skip`` or ``Cancel``.
     by_job: bool = False
-    #: The error is worth repeating.
+    #: The error is worth repeating, as the job's policy on this tenant says.
     transient: bool = False
+    policy: RetryPolicy | None = None
     #: The delay that the job gave to ``Retry``.
     retry_after: timedelta | None = None
     #: False for an attempt after which there is another one.

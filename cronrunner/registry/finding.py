@@ -27,11 +27,6 @@ class Found:
     jobs: Mapping[str, Job]
     problems: tuple[Problem, ...]
 
-    @property
-    def broken(self) -> int:
-        """How many mistakes disable a file or a job."""
-        return len(self.problems)
-
 
 def find_jobs(folder: Path) -> Found:
     """Load every ``*.py`` and ``*.sql`` of ``folder``; names with a leading ``_`` are not jobs.

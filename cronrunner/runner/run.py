@@ -23,7 +23,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from cronrunner.errors import ConfigError
+from cronrunner.errors import ConfigError, LedgerError
 from cronrunner.events import (
     AttemptFailed,
     ClaimRefused,
@@ -55,9 +55,11 @@ from cronrunner.model import (
     RetryPolicy,
     Shrink,
     Source,
+    State,
     Tenant,
     Visit,
     VisitRequest,
+    check_transition,
 )
 from cronrunner.retry import delay_before_next
 from cronrunner.runner.orders import Hooks, Order, Parts
@@ -66,7 +68,7 @@ from cronrunner.runner.tally import Tally
 #: How soon the runner notices a signal; also how long it waits for a prepare of another run.
 _TICK_SECONDS: Final = 0.1
 #: How long cancelled work may take to end, after the grace of a drain.
-_CANCEL: Final = timedelta(seconds=1.5)
+_CANCEL_SECONDS: Final = 1.5
 #: Missing tenants named in an error.
 _NAMED: Final = 10
 
@@ -86,6 +88,7 @@ class Runner:
         #: Why nothing more begins; ``None`` as long as the run goes on.
         self._ending: Reason | None = None
         self._ended_by = ""
+        self._ending_at = 0.0
         self._signalled = threading.Event()
         self._draining = False
         self._executor: Executor | None = None
@@ -97,6 +100,8 @@ class Runner:
         self._end_early(Reason.DRAINED, signal)
 
     def _end_early(self, ending: Reason, by: str) -> None:
+        if self._ending is None:
+            self._ending_at = time.monotonic()
         self._ending, self._ended_by = ending, by
         self._signalled.set()
         if self._executor is not None:
@@ -236,10 +241,11 @@ class Runner:
                 self._begin(chunk, executor)
             else:
                 executor.wait(_TICK_SECONDS)
-        self._settle(executor)
+        # What runs may go on meanwhile: for a large fleet this takes as long as the grace.
         for visit in (each for queue in waiting.values() for each in queue):
             for name in visit.jobs:
                 self._leave_out(visit.tenant, name, self._ending or Reason.DRAINED)
+        self._settle(executor)
 
     def _judge_canary(self) -> None:
         if self._tally.failures and not self._is_ending():
@@ -304,18 +310,17 @@ class Runner:
         if not self._draining:
             self._draining = True
             self._parts.events.emit(RunDraining(signal=self._ended_by, running=len(begun)))
-        self._wait_until_idle(executor, self._order.grace)
+        self._wait_until_idle(executor, self._ending_at + self._order.grace.total_seconds())
         if not executor.idle():
             self._parts.cancel()
-            self._wait_until_idle(executor, _CANCEL)
+            self._wait_until_idle(executor, time.monotonic() + _CANCEL_SECONDS)
         never_began, begun = executor.left()
         for request in never_began:
             self._end(request, Outcome.SKIPPED, self._ending or Reason.DRAINED)
         for request in begun:
-            self._end(request, Outcome.INTERRUPTED, Reason.GRACE_EXPIRED)
+            self._end(request, Outcome.INTERRUPTED, Reason.GRACE_EXPIRED, State.RUNNING)
 
-    def _wait_until_idle(self, executor: Executor, limit: timedelta) -> None:
-        until = time.monotonic() + limit.total_seconds()
+    def _wait_until_idle(self, executor: Executor, until: float) -> None:
         while not executor.idle() and time.monotonic() < until:
             executor.wait(_TICK_SECONDS)
 
@@ -347,8 +352,9 @@ class Runner:
 
     # Results.
 
-    def _take_result(self, result: Result) -> None:
+    def _take_result(self, result: Result, state: State = State.RUNNING) -> None:
         """Record a result, once: after the grace the runner itself has recorded one."""
+        check_transition(state, result.outcome)
         key = result.request.key
         delay = self._delay_before_next(result)
         with self._tally.lock:
@@ -382,8 +388,7 @@ class Runner:
         """Return when a failed attempt is repeated, ``None`` for never."""
         if not result.transient or result.outcome is not Outcome.FAILED or self._is_ending():
             return None
-        name = result.request.key.job.partition(":")[0]
-        policy = next((job.retry for job in self._order.jobs if job.name == name), RetryPolicy())
+        policy = result.policy or RetryPolicy()
         return delay_before_next(
             policy, result.request.attempt, asked=result.retry_after, rng=self._parts.rng
         )
@@ -399,9 +404,16 @@ class Runner:
 
     def _take_stuck(self, result: Result) -> None:
         """Record an attempt that cannot be ended, and go on without its thread."""
-        self._take_result(result)
-        if self._executor is not None:
-            self._executor.abandon(result.request)
+        executor = self._executor
+        if executor is None:
+            return
+        try:
+            self._take_result(result)
+        except LedgerError as error:
+            # The watchdog's thread must live; the runner hears of it.
+            executor.fail(error)
+        finally:
+            executor.abandon(result.request)
 
     def _leave_out(self, tenant: Tenant, job: str, reason: Reason) -> None:
         """Record that a planned execution was never claimed."""
@@ -411,7 +423,9 @@ class Runner:
             self._tally.open[key] = tenant
         self._end(request, Outcome.SKIPPED, reason)
 
-    def _end(self, request: Request, outcome: Outcome, reason: Reason) -> None:
+    def _end(
+        self, request: Request, outcome: Outcome, reason: Reason, state: State = State.CLAIMED
+    ) -> None:
         """Give an outcome to an execution that has none of its own."""
         self._take_result(
             Result(
@@ -422,7 +436,8 @@ class Runner:
                 started_at=self._parts.clock(),
                 duration_seconds=0.0,
                 cause=reason.value if outcome is Outcome.INTERRUPTED else None,
-            )
+            ),
+            state,
         )
 
     # After the fan-out.

@@ -62,7 +62,3 @@ def test_what_is_no_expression_or_can_never_fire_is_refused(expression: str) -> 
         schedule.check(expression)
 
     assert repr(expression) in str(caught.value)
-
-
-def test_an_expression_is_explained_in_english() -> None:
-    assert schedule.explain("0 0 * * 1") == "At 00:00 on Monday"

@@ -1,0 +1,7 @@
+"""One visit, one attempt after another. ``performing`` is the story."""
+
+from cronrunner.execution.attempt import Attempt, Work
+from cronrunner.execution.classifying import cause_of
+from cronrunner.execution.performing import Performer
+
+__all__ = ["Attempt", "Performer", "Work", "cause_of"]

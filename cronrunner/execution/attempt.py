@@ -1,0 +1,59 @@
+"""What is known of one attempt, and of the work that it is an attempt at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from cronrunner.context import JobContext
+from cronrunner.engines import TenantEngine
+from cronrunner.model import (
+    EMPTY,
+    Job,
+    Request,
+    Tenant,
+)
+from cronrunner.watchdog import Deadline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a job name stands for on one tenant, overrides applied."""
+
+    job: Job
+    #: The job's function, or its ``prepare`` or ``summarize``.
+    call: Callable[[JobContext], Any]
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    prepared: Any = None
+    delay: timedelta | None = None
+    #: For ``summarize``: the slot's executions.
+    results: Callable[[], Any] | None = None
+    #: The call returns JSON to be kept, not counters.
+    keeps_value: bool = False
+
+
+#: Finds the work of a request; raises ``LookupError`` for one that this process does not know.
+Resolve = Callable[[Request, Tenant], Work]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Everything that is known of an attempt so far."""
+
+    request: Request
+    tenant: Tenant
+    engine: TenantEngine | None
+    started_at: datetime
+    started: float
+    work: Work | None = None
+    context: JobContext | None = None
+    value: Any = None
+    error: BaseException | None = None
+    #: The error came before the job was called.
+    unreached: bool = False
+    #: The slot's marker was there: its transaction had been committed, and not been recorded.
+    recovered: bool = False
+    #: The deadline that expired, if one did.
+    deadline: Deadline | None = None

@@ -1,0 +1,161 @@
+"""From how an attempt went to its result: outcome, error, cause, counters.
+
+Whatever a job raised or returned, there is a result, and the ledger can store it: texts are
+scrubbed, clipped, and free of what is no text; counters fit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from cronrunner.databases import describe, facts
+from cronrunner.errors import Cancel, CountersError, DeadlineError, Retry, Skip
+from cronrunner.execution.attempt import Attempt, Work
+from cronrunner.model import (
+    EMPTY,
+    Outcome,
+    Reason,
+    Result,
+    Tenant,
+)
+from cronrunner.redaction import Redactor, format_traceback
+from cronrunner.watchdog import Deadline
+
+#: Characters of an error, and of a reason, that the ledger keeps.
+_ERROR_LIMIT: Final = 2000
+_CAUSE_LIMIT: Final = 300
+#: Bytes of a job's counters as JSON: a TEXT of MySQL holds 65,535.
+_COUNTERS_LIMIT: Final = 60_000
+_WHOLE: Final = 2**63
+_VARIABLE: Final = re.compile(r"\b[0-9a-f]{8}(?:-?[0-9a-f]{4,})+\b|\b\d+(?:\.\d+)?\b")
+
+
+class Classifier:
+    """Makes results of attempts."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+
+    def result(self, attempt: Attempt) -> Result:
+        """Return how an attempt ended. Never raises."""
+        try:
+            return self._result(attempt)
+        except Exception as error:  # noqa: BLE001 - the job's own code may run here: a __str__, a __repr__
+            text = f"{type(attempt.error).__name__}: it cannot be shown ({type(error).__name__})"
+            return replace(begun(attempt), outcome=Outcome.FAILED, error=text, cause=text)
+
+    def _result(self, attempt: Attempt) -> Result:
+        result = begun(attempt)
+        match attempt.error:
+            case None if attempt.work is not None and attempt.work.keeps_value:
+                return replace(result, value=attempt.value)
+            case None:
+                reason = Reason.RECOVERED.value if attempt.recovered else None
+                return replace(result, counters=attempt.value, reason=reason)
+            case Skip(reason=reason):
+                return replace(
+                    result, outcome=Outcome.SKIPPED, reason=self._text(reason), by_job=True
+                )
+            case Cancel(reason=reason):
+                return replace(
+                    result, outcome=Outcome.CANCELLED, reason=self._text(reason), by_job=True
+                )
+            case DeadlineError() as error:
+                return self._expired(result, attempt.deadline, error)
+            case error:
+                return self._failed(result, attempt, error)
+
+    def _text(self, text: str) -> str:
+        clean = text.encode("utf-8", "backslashreplace").decode()
+        return self._redactor.text(clean)[:_ERROR_LIMIT]
+
+    def _expired(self, result: Result, deadline: Deadline | None, error: DeadlineError) -> Result:
+        """Tell a job that took too long from one that a drain did not wait for."""
+        text = f"DeadlineError: {error}"
+        if deadline is not None and deadline.drained:
+            reason = Reason.GRACE_EXPIRED.value
+            return replace(result, outcome=Outcome.INTERRUPTED, reason=reason, cause=reason)
+        return replace(result, outcome=Outcome.TIMED_OUT, error=text, cause=text)
+
+    def _failed(self, result: Result, attempt: Attempt, error: BaseException) -> Result:
+        what = facts(error)
+        asked = error if isinstance(error, Retry) else None
+        # A tenant that cannot be reached has nothing to show but the driver's frames.
+        silent = attempt.unreached or asked is not None
+        return replace(
+            result,
+            outcome=Outcome.TENANT_GONE if what.gone and attempt.unreached else Outcome.FAILED,
+            error=self._text(describe(error)),
+            cause=cause_of(self._redactor.text(what.text), attempt.tenant),
+            code=what.code,
+            transient=what.transient or asked is not None or _is_named(attempt.work, error),
+            policy=None if attempt.work is None else attempt.work.job.retry,
+            retry_after=None if asked is None else asked.after,
+            traceback=None if silent else format_traceback(error, describe, self._redactor),
+        )
+
+
+def begun(attempt: Attempt) -> Result:
+    """Return the result of an attempt as far as it is known: as if it had ended well now."""
+    return Result(
+        request=attempt.request,
+        server=attempt.tenant.server,
+        outcome=Outcome.SUCCEEDED,
+        started_at=attempt.started_at,
+        duration_seconds=time.monotonic() - attempt.started,
+    )
+
+
+def _is_named(work: Work | None, error: BaseException) -> bool:
+    """Tell whether the job's policy names this error."""
+    return work is not None and isinstance(error, work.job.retry.on)
+
+
+def read_counters(value: Any) -> Mapping[str, int]:  # noqa: ANN401 - whatever a job returns
+    if value is None:
+        return EMPTY
+    if isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(count, int) and not isinstance(count, bool)
+        for name, count in value.items()
+    ):
+        counters = dict(value)
+        _check_size(counters)
+        return counters
+    # Types and not values: what a job returns by mistake is often rows.
+    got = type(value).__name__
+    if isinstance(value, Mapping):
+        got = " and ".join(
+            sorted({f"{type(k).__name__}: {type(v).__name__}" for k, v in value.items()})
+        )
+    msg = f"expected a job to return None or a mapping of names to whole numbers, got {got}"
+    raise CountersError(msg[:_CAUSE_LIMIT])
+
+
+def _check_size(counters: Mapping[str, int]) -> None:
+    too_large = [name for name, count in counters.items() if not -_WHOLE <= count < _WHOLE]
+    if too_large:
+        msg = f"expected counters of at most 64 bits, got more in {', '.join(too_large)}"
+        raise CountersError(msg[:_CAUSE_LIMIT])
+    size = len(json.dumps(counters))
+    if size > _COUNTERS_LIMIT:
+        msg = f"expected counters of at most {_COUNTERS_LIMIT} bytes as JSON, got {size}"
+        raise CountersError(msg)
+
+
+def cause_of(text: str, tenant: Tenant) -> str:
+    """Take out of an error what differs between tenants: names, numbers, ids.
+
+    >>> cause_of("ProgrammingError 1146: Table 'acme.t' doesn't exist", Tenant(
+    ...     name="acme", server="main", database="acme"))
+    "ProgrammingError 1146: Table '*.t' doesn't exist"
+    """
+    kind, colon, message = text.partition(": ")
+    # The longer first: a name may be a part of the path of its file.
+    for name in sorted({tenant.database, tenant.name} - {""}, key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "*", message)
+    return (kind + colon + _VARIABLE.sub("#", message))[:_CAUSE_LIMIT]

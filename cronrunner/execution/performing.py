@@ -1,0 +1,277 @@
+"""One visit, one attempt after another, as a pipeline over one value.
+
+An attempt goes through ``_STEPS``. Each step takes the attempt and returns it, with what it
+has learned: a session, a value, or the error that ended it; steps after an error that only
+make sense without one let the attempt pass. Whatever happens there is a result at the end:
+
+==========================================  =================================================
+what happens                                outcome
+==========================================  =================================================
+the job returns, the commit succeeds        ``succeeded``
+the database does not exist at connect      ``tenant_gone``
+the session cannot be opened                ``failed``, for every job of the visit at the
+                                            cost of one connect
+``Skip``, ``Cancel``                        ``skipped``, ``cancelled`` by the job; rolled back
+``Retry``                                   ``failed``, and worth repeating
+any other exception, ``SystemExit`` and     ``failed``; rolled back
+every ``BaseException`` included
+the deadline expires                        ``timed_out``; cancelled at the server, rolled
+                                            back, and the session is not used on
+the thread does not come back after that    ``stuck``, by the watchdog
+the commit fails                            ``failed``; the server has rolled back
+==========================================  =================================================
+
+Between two jobs of a visit the session is renewed: variables, temporary tables, locks and an
+open transaction of one job do not reach the next. The caller may stop between attempts by
+closing the iterator; the visit's sessions are closed in any case.
+
+All texts of a result are scrubbed here, once: the ledger, metrics and ``--json`` get no
+others.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from cronrunner import logs
+from cronrunner.context import JobContext
+from cronrunner.databases import markers
+from cronrunner.engines import Engines, TenantEngine
+from cronrunner.errors import DeadlineError
+from cronrunner.events import Dispatcher, ExecutionStarted, ExecutionStuck, VisitFinished
+from cronrunner.execution.attempt import Attempt, Resolve, Work
+from cronrunner.execution.classifying import Classifier, begun, read_counters
+from cronrunner.model import (
+    FLEET,
+    Outcome,
+    Request,
+    Result,
+    Tenant,
+    VisitRequest,
+    format_duration,
+)
+from cronrunner.redaction import Redactor
+from cronrunner.watchdog import Deadline, Watchdog
+
+
+class Performer:
+    """Performs visits: the function that every executor receives."""
+
+    def __init__(  # noqa: PLR0913 - what it takes to perform
+        self,
+        *,
+        resolve: Resolve,
+        engines: Engines,
+        events: Dispatcher,
+        redactor: Redactor,
+        clock: Callable[[], datetime],
+        watchdog: Watchdog,
+        grace: timedelta,
+        pause: Callable[[timedelta], None],
+        on_stuck: Callable[[Result], None],
+    ) -> None:
+        """``pause`` waits for a debug delay and returns early when the run is draining.
+
+        ``on_stuck`` is given the result of an attempt that nothing could end.
+        """
+        self._resolve = resolve
+        self._engines = engines
+        self._events = events
+        self._redactor = redactor
+        self._classifier = Classifier(redactor)
+        self._clock = clock
+        self._watchdog = watchdog
+        self._grace = grace
+        self._pause = pause
+        self._on_stuck = on_stuck
+
+    def __call__(self, visit: VisitRequest) -> Iterator[Result]:
+        """Make the attempts of a visit, giving each result as soon as it is there."""
+        started = time.monotonic()
+        tenant = visit.tenant
+        engine, refused = self._open(tenant)
+        works = [self._find(request, tenant) for request in visit.requests]
+        if engine is not None:
+            engine.limit_statements(self._longest(works))
+        try:
+            for place, request in enumerate(visit.requests):
+                if engine is not None and place:
+                    self._renew(engine, tenant)
+                with logs.bound(request, tenant):
+                    ended = self._attempt(request, tenant, engine, works[place], refused)
+                    yield self._classifier.result(ended)
+                if engine is not None and (ended.unreached or ended.deadline is not None):
+                    # What was cancelled may still be read from this session: it is not used on.
+                    engine.close()
+                if ended.unreached:
+                    # The rest of the visit does not pay the connect deadline once more.
+                    engine, refused = None, ended.error
+        finally:
+            if engine is not None:
+                engine.close()
+            if tenant.name != FLEET:
+                elapsed = time.monotonic() - started
+                self._events.emit(VisitFinished(tenant=tenant.name, seconds=elapsed))
+
+    def _open(self, tenant: Tenant) -> tuple[TenantEngine | None, BaseException | None]:
+        """Make the visit's engine; a server that cannot be asked refuses all its jobs."""
+        if tenant.name == FLEET:
+            return None, None
+        try:
+            return self._engines.visit(tenant), None
+        except Exception as error:  # noqa: BLE001 - becomes the outcome of each of its jobs
+            return None, error
+
+    def _renew(self, engine: TenantEngine, tenant: Tenant) -> None:
+        """Make the session as good as new; a server that falls silent here gets the grace."""
+        deadline = self._watchdog.arm(tenant.server, self._grace, engine, lambda: None)
+        engine.renew()
+        deadline.disarm()
+
+    def _find(self, request: Request, tenant: Tenant) -> Work | Exception:
+        """Find the job, its options and what was prepared for it."""
+        try:
+            return self._resolve(request, tenant)
+        except Exception as error:  # noqa: BLE001 - an unknown job, or a prepared value not to be read
+            return error
+
+    def _longest(self, works: Iterable[Work | Exception]) -> float:
+        """Return how long a statement of this visit may take: its watchdog comes first."""
+        timeouts = [work.job.timeout for work in works if isinstance(work, Work)]
+        return (max(timeouts, default=timedelta()) + self._grace).total_seconds()
+
+    def _attempt(
+        self,
+        request: Request,
+        tenant: Tenant,
+        engine: TenantEngine | None,
+        work: Work | Exception,
+        refused: BaseException | None,
+    ) -> Attempt:
+        """Make one attempt."""
+        attempt = Attempt(
+            request=request,
+            tenant=tenant,
+            engine=engine,
+            started_at=self._clock(),
+            started=time.monotonic(),
+            error=refused,
+            unreached=refused is not None,
+        )
+        self._events.emit(ExecutionStarted(request=request, tenant=tenant))
+        attempt = self._resolved(attempt, work)
+        for step in (self._connected, self._called, self._ended):
+            attempt = step(attempt)
+        return attempt
+
+    # The steps, in order.
+
+    def _resolved(self, attempt: Attempt, work: Work | Exception) -> Attempt:
+        """Take the work that was found, or the error of looking for it."""
+        if attempt.error is not None:
+            return attempt
+        if isinstance(work, Exception):
+            return replace(attempt, error=work)
+        return replace(attempt, work=work, context=self._context(attempt, work))
+
+    def _context(self, attempt: Attempt, work: Work) -> JobContext:
+        return JobContext(
+            job=work.job,
+            request=attempt.request,
+            tenant=attempt.tenant,
+            engine=None if attempt.engine is None else attempt.engine.engine,
+            log=logs.job_logger(),
+            clock=self._clock,
+            deadline=attempt.started_at + work.job.timeout,
+            options=work.options,
+            prepared=work.prepared,
+            results=work.results,
+        )
+
+    def _connected(self, attempt: Attempt) -> Attempt:
+        """Open the visit's session, if this is its first job or the last session is gone."""
+        if attempt.error is not None or attempt.engine is None:
+            return attempt
+        try:
+            attempt.engine.connect()
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises
+            return replace(attempt, error=error, unreached=True)
+        return attempt
+
+    def _called(self, attempt: Attempt) -> Attempt:
+        """Call the job. Nothing that it raises leaves this step."""
+        work, context = attempt.work, attempt.context
+        if attempt.error is not None or work is None or context is None:
+            return attempt
+        deadline = self._watch(attempt, work.job.timeout)
+        try:
+            if work.delay is not None:
+                self._pause(min(work.delay, work.job.timeout))
+            if work.job.exactly_once and attempt.request.key.job == work.job.name:
+                attempt = self._call_once(attempt, work, context)
+            else:
+                value = work.call(context)
+                value = json.dumps(value) if work.keeps_value else read_counters(value)
+                attempt = replace(attempt, value=value)
+        except BaseException as error:  # noqa: BLE001 - a job's SystemExit ends the job alone
+            attempt = replace(attempt, error=error)
+        if deadline.disarm():
+            # By its own flag: many a statement returns normally when it is killed.
+            timeout = format_duration(work.job.timeout)
+            over = DeadlineError(f"the job's timeout of {timeout} is over")
+            return replace(attempt, error=over, deadline=deadline)
+        return attempt
+
+    def _call_once(self, attempt: Attempt, work: Work, context: JobContext) -> Attempt:
+        """Call the job within its slot marker, or take what the marker says of an earlier call."""
+        key, run = attempt.request.key, attempt.request.run
+        earlier = markers.enter(context.connection, key, run=run, now=self._clock())
+        if earlier is not None:
+            return replace(attempt, value=earlier, recovered=True)
+        value = read_counters(work.call(context))
+        markers.fill(context.connection, key, value)
+        return replace(attempt, value=value)
+
+    def _watch(self, attempt: Attempt, timeout: timedelta) -> Deadline:
+        thread = threading.get_ident()
+        return self._watchdog.arm(
+            attempt.tenant.server, timeout, attempt.engine, lambda: self._stuck(attempt, thread)
+        )
+
+    def _stuck(self, attempt: Attempt, thread: int) -> None:
+        """Report an attempt that goes on and cannot be ended. Called by the watchdog."""
+        frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to a thread's frame
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        request, server = attempt.request, attempt.tenant.server
+        self._events.emit(
+            ExecutionStuck(request=request, server=server, stack=self._redactor.text(stack))
+        )
+        text = "DeadlineError: the deadline is over and the work could not be cancelled"
+        result = begun(attempt)
+        self._on_stuck(replace(result, outcome=Outcome.STUCK, error=text, cause=text))
+
+    def _ended(self, attempt: Attempt) -> Attempt:
+        """Commit, or roll back after an error, and give the connection back.
+
+        The deadline is over or disarmed by now; a server that does not answer here either is
+        given the grace.
+        """
+        if attempt.context is None:
+            return attempt
+        deadline = self._watch(attempt, self._grace)
+        try:
+            attempt.context.finish(commit=attempt.error is None)
+        except BaseException as error:  # noqa: BLE001 - whatever a driver or a listener raises
+            # The session may be gone, and a listener of the job may raise anything. What ended
+            # the attempt before is the error that counts.
+            attempt = replace(attempt, error=attempt.error or error)
+        if deadline.disarm() and attempt.deadline is None:
+            attempt = replace(attempt, deadline=deadline)
+        return attempt
