@@ -88,6 +88,11 @@ class Engines:
         parts = self.server(tenant.server)
         return TenantEngine(parts, tenant, self._canceller(parts))
 
+    def close(self) -> None:
+        """Close the connections that were kept for cancelling."""
+        for canceller in self._cancellers.values():
+            canceller.close()
+
     def _canceller(self, parts: ServerParts) -> Canceller:
         with self._locks[parts.endpoint.name]:
             found = self._cancellers.get(parts.endpoint.name)
@@ -139,6 +144,13 @@ class Canceller:
                 timeout = self._parts.endpoint.connect_timeout_seconds
                 self._silent_until = time.monotonic() + timeout
         return None
+
+    def close(self) -> None:
+        """Close the connection, if one was needed."""
+        with self._lock, contextlib.suppress(SQLAlchemyError):
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
     def _control(self) -> Connection | None:
         if self._parts.kind.name == "sqlite":

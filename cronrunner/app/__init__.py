@@ -128,6 +128,8 @@ class App:
 
     def close(self) -> None:
         """Close what was opened."""
+        if "engines" in self.__dict__:
+            self.engines.close()
         if "ledger" in self.__dict__:
             self.ledger.close()
 

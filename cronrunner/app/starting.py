@@ -85,6 +85,7 @@ def start_run(
     on_runner(runner)
     with ExitStack() as stack:
         stack.enter_context(Pulse(grace=app.settings.runner.grace, file=sys.__stderr__))
+        stack.callback(start.close)
         start.serve_metrics(stack)
         report = runner.run()
         start.keep_counters(counting.drain())
@@ -244,6 +245,10 @@ class _Start:
                 return None
             self._prepared_values[job, slot_key] = found
         return self._prepared_values[job, slot_key]
+
+    def close(self) -> None:
+        """End the watch over deadlines: there are none any more."""
+        self._watchdog.close()
 
     def serve_metrics(self, stack: ExitStack) -> None:
         """Serve metrics while the run lasts; a port that is taken is no reason not to run."""
