@@ -65,7 +65,7 @@ def discover_server(settings: Settings, name: str, control: Control) -> Source:
         return Source(server=name, failure=error.reason, error=str(error))
     except Exception as error:  # noqa: BLE001 - whatever a server or a driver may do
         return Source(server=name, failure=_reason(error), error=describe(error))
-    tenants, refused = _checked(found, kind)
+    tenants, refused = _checked(found, kind, server.discover.prefix)
     if not tenants:
         why = "no tenants were found; is the glob right, and are the grants still there?"
         return Source(server=name, failure="empty", error=why, refused=refused)
@@ -127,16 +127,16 @@ def _rows(connection: Connection, query: str) -> Iterator[Found]:
         raise DiscoveryError(msg, reason="query")
     for row in result.mappings():
         yield Found(
-            name=_text(row["name"]),
-            database=_text(row["database"]),
+            name=_text("name", row["name"]),
+            database=_text("database", row["database"]),
             labels=_labels(row.get("labels")),
             timezone=_zone(row.get("timezone")),
         )
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - a driver's value
+def _text(column: str, value: Any) -> str:  # noqa: ANN401 - a driver's value
     if not isinstance(value, str):
-        msg = f"expected the query to give text for name and database, got {value!r}"
+        msg = f"expected the query to give text as {column}, got {type(value).__name__}"
         raise DiscoveryError(msg, reason="query")
     return value
 
@@ -151,9 +151,11 @@ def _labels(value: Any) -> Mapping[str, str]:  # noqa: ANN401 - a driver's value
             return {str(key): str(each) for key, each in json.loads(written).items()}
         pairs = (part.split("=", 1) for part in written.split(","))
         return {key.strip(): each.strip() for key, each in pairs}
-    except ValueError as error:
-        msg = f"expected labels as a JSON object or key=value,key=value, got {written!r}"
-        raise DiscoveryError(msg, reason="query") from error
+    except ValueError:
+        # A row's value is no part of an error; neither is the parser's error, which quotes it.
+        kind = type(value).__name__
+        msg = f"expected labels as a JSON object or key=value,key=value, got another {kind}"
+        raise DiscoveryError(msg, reason="query") from None
 
 
 def _zone(value: Any) -> str | None:  # noqa: ANN401 - a driver's value
@@ -161,17 +163,20 @@ def _zone(value: Any) -> str | None:  # noqa: ANN401 - a driver's value
         return None
     try:
         return ZoneInfo(str(value)).key
-    except (KeyError, ValueError, OSError) as error:
-        msg = f"expected a time zone such as Europe/Berlin, got {value!r}"
-        raise DiscoveryError(msg, reason="query") from error
+    except (KeyError, ValueError, OSError):
+        kind = type(value).__name__
+        msg = f"expected a time zone such as Europe/Berlin as timezone, got another {kind}"
+        raise DiscoveryError(msg, reason="query") from None
 
 
-def _checked(found: Sequence[Found], kind: DatabaseKind) -> tuple[list[Found], tuple[str, ...]]:
+def _checked(
+    found: Sequence[Found], kind: DatabaseKind, prefix: str
+) -> tuple[list[Found], tuple[str, ...]]:
     """Part what can be a tenant from what is refused, with the reasons."""
     usable: dict[str, Found] = {}
     refused: list[str] = []
     for each in found:
-        reason = kind.refuse(each.database) or _refuse_name(each.name)
+        reason = kind.refuse(each.database) or _refuse_name(each.name, prefix)
         if reason is None and each.name in usable:
             reason = f"{each.name!r} is found twice"
         if reason is None:
@@ -181,10 +186,11 @@ def _checked(found: Sequence[Found], kind: DatabaseKind) -> tuple[list[Found], t
     return list(usable.values()), tuple(refused)
 
 
-def _refuse_name(name: str) -> str | None:
+def _refuse_name(name: str, prefix: str) -> str | None:
     if not name.strip() or name != name.strip() or not name.isprintable():
         return f"{name!r} is no name for a tenant: blank, or not printable"
-    return f"{name!r} is longer than {_NAME_LIMIT}" if len(name) > _NAME_LIMIT else None
+    named = prefix + name
+    return f"{named!r} is longer than {_NAME_LIMIT}" if len(named) > _NAME_LIMIT else None
 
 
 def _tenant(settings: Settings, server: str, found: Found) -> Tenant:

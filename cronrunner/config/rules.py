@@ -22,6 +22,8 @@ from cronrunner.model import format_duration, parse_duration
 Data = Mapping[str, Any]
 
 _SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
+#: The width of a server's name in the ledger.
+_SERVER_NAME_LIMIT: Final = 40
 WAYS: Final = ("databases", "directory", "query", "list")
 
 
@@ -48,6 +50,10 @@ def _server_names(data: Data) -> Iterator[Mistake]:
     for name in _mapping(data, "servers"):
         if not _SERVER_NAME.fullmatch(name):
             text = f"expected a server name of letters, digits, _, - and dots, got {name!r}"
+            yield Mistake(("servers", name), text)
+        elif len(name) > _SERVER_NAME_LIMIT:
+            limit = f"{_SERVER_NAME_LIMIT} characters"
+            text = f"expected a server name of at most {limit}, got {len(name)}"
             yield Mistake(("servers", name), text)
 
 

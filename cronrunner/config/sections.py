@@ -143,7 +143,10 @@ class LedgerSettings(Section):
         None, description="For a ledger given by its URL: as at a server."
     )
     reserved_connections: FromOne = Field(
-        2, description="Connections kept for the ledger, which visits never take."
+        2,
+        ge=2,
+        description="Connections kept for the ledger, which visits never take: "
+        "one writes, the others read.",
     )
 
     @model_validator(mode="before")

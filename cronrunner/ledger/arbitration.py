@@ -8,19 +8,21 @@ Claims, and who wins
 
 Who is alive
     A run is alive while its lease lasts. The writer renews it at every heartbeat. A holder
-    on the same host and boot whose process is gone is dead at once, lease or not.
+    on the same host and boot whose process is gone is dead at once, lease or not. A run that
+    was found dead stays so: it can neither renew its lease nor claim anything more.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, exists, select, update
 
+from cronrunner.errors import LedgerError
 from cronrunner.ledger import liveness
 from cronrunner.ledger.rows import statistics_row
 from cronrunner.ledger.statements import Statements
@@ -49,13 +51,29 @@ T = TypeVar("T")
 class Arbiter:
     """Decides within the transaction that it is given."""
 
-    def __init__(self, statements: Statements, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, statements: Statements, clock: Callable[[], datetime], lease: timedelta
+    ) -> None:
         self._statements = statements
         self._clock = clock
+        self._lease = lease
+
+    def renew(self, connection: Connection, run: Run) -> None:
+        """Renew the lease, which keeps others from finding the run dead until this commits.
+
+        Raises ``LedgerError`` if one of them has done so already.
+        """
+        now = self._clock()
+        beat = {"heartbeat_at": now, "lease_until": now + self._lease}
+        lives = of_run(update(runs), run.id).where(runs.c.finished_at.is_(None))
+        if connection.execute(lives.values(**beat)).rowcount != 1:
+            msg = "the lease was lost: another command has recorded this run as dead"
+            raise LedgerError(msg)
 
     def claim(
         self, connection: Connection, run: Run, keys: Sequence[Key], repeat: Repeat
     ) -> Claims:
+        self.renew(connection, run)
         granted: dict[Key, int] = {}
         duplicates: dict[Key, str] = {}
         held: dict[Key, str] = {}
@@ -123,13 +141,15 @@ class Arbiter:
 
     def _is_alive(self, connection: Connection, run: str) -> bool:
         """Tell whether a holder lives; one found dead is recorded as such on the way."""
-        row = connection.execute(select(runs).where(runs.c.run == run)).one_or_none()
+        row = connection.execute(of_run(select(runs), run)).one_or_none()
         if row is None or row.finished_at is not None:
             return False
         if liveness.is_alive(row, now=self._clock()):
             return True
         self._bury(connection, row)
-        return False
+        # It lives after all if it has renewed its lease since it was looked at.
+        finished = connection.execute(of_run(select(runs.c.finished_at), run)).scalar_one()
+        return finished is None
 
     def bury_the_dead(self, connection: Connection) -> Mapping[str, int]:
         unfinished = connection.execute(select(runs).where(runs.c.finished_at.is_(None))).all()
@@ -140,9 +160,11 @@ class Arbiter:
     def _bury(self, connection: Connection, row: Any) -> int:  # noqa: ANN401 - a row of `runs`
         """Record what a dead run left as interrupted, and free its claims.
 
-        Of two who find it dead at once, the one whose UPDATE changes the row does it.
+        Of two who find it dead at once, the one whose UPDATE changes the row does it; none
+        does if the run has renewed its lease in the meantime.
         """
-        mark = of_run(update(runs), row.run).where(runs.c.finished_at.is_(None))
+        as_seen = (runs.c.finished_at.is_(None), runs.c.lease_until == row.lease_until)
+        mark = of_run(update(runs), row.run).where(*as_seen)
         if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
             return 0
         left = (claims.c.run == row.run) & (claims.c.state == "open")

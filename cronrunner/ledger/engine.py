@@ -10,15 +10,15 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 
 from cronrunner.databases import Endpoint, kind_of
 
-#: The writer, and one for whoever reads. Reserved beside the visits' own connections.
-CONNECTIONS: Final = 2
-
-#: Seconds to wait for another process to finish its write to a SQLite ledger.
+#: Seconds that a migration waits for another process' write to a SQLite ledger; see the writer.
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
 
 
 def open_engine(endpoint: Endpoint) -> Engine:
     """Return an engine for the ledger; a SQLite file and its folder are created.
+
+    On a server it has one connection, for whoever reads. The writer makes another of it, with
+    a connection of its own: both are reserved beside those of the visits.
 
     Raises the driver's errors when the server cannot be reached.
     """
@@ -35,8 +35,27 @@ def open_engine(endpoint: Endpoint) -> Engine:
         return session
 
     parts.dialect.default_schema_name = database
-    pool = QueuePool(connect, pool_size=CONNECTIONS, max_overflow=0, dialect=parts.dialect)
+    # Pinged: a connection that lay idle may be gone, and readers do not try again.
+    pool = QueuePool(connect, pool_size=1, max_overflow=0, dialect=parts.dialect, pre_ping=True)
     return Engine(pool, parts.dialect, endpoint.url, hide_parameters=True)
+
+
+def writing_engine(engine: Engine, *, busy_seconds: float) -> Engine:
+    """Return an engine like ``engine`` with a pool of its own, which no reader can exhaust.
+
+    On SQLite it waits up to ``busy_seconds`` for another process to finish its write.
+    """
+    pool = engine.pool.recreate()
+    writer = Engine(pool, engine.dialect, engine.url, hide_parameters=True)
+    if engine.dialect.name == "sqlite":
+
+        def wait(session: sqlite3.Connection, record: object) -> None:
+            del record
+            session.execute(f"PRAGMA busy_timeout = {round(busy_seconds * 1000)}")
+
+        event.listen(pool, "connect", wait)
+        event.listen(writer, "begin", _begin_sqlite)
+    return writer
 
 
 def _sqlite_engine(endpoint: Endpoint) -> Engine:

@@ -10,10 +10,9 @@ from datetime import datetime
 from fnmatch import translate
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select
 
 from cronrunner.ledger.tables import (
-    attempts,
     claims,
     counters,
     durations,
@@ -34,8 +33,8 @@ from cronrunner.model import (
     Statistics,
 )
 
-#: Rows fetched at a time where a result may be as long as the fleet.
-_FETCH: Final = 2000
+#: Rows read at a time where a result may be as long as the fleet.
+_PAGE: Final = 2000
 
 Document = dict[str, Any]
 
@@ -54,7 +53,11 @@ class ExecutionFilter:
 
 
 class Queries:
-    """Questions to the ledger. Thread-safe: each takes a connection of its own."""
+    """Questions to the ledger. Thread-safe: each takes a connection while it is read.
+
+    What is streamed is read in pages, and takes no connection between two of them: who asks
+    may take any time, and ask something else.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -80,17 +83,18 @@ class Queries:
     def executions(self, wanted: ExecutionFilter) -> Iterator[Document]:
         """Stream executions, newest first; those of one run in the order they were recorded."""
         query = _filtered(wanted)
-        with self._engine.connect() as connection:
-            rows = connection.execution_options(yield_per=_FETCH).execute(query)
-            for row in rows:
-                yield _execution_document(row)
-
-    def attempts(self, run: str, job: str, tenant: str) -> list[Document]:
-        """Return the attempts of one execution, in order."""
-        mine = (attempts.c.run == run, attempts.c.job == job, attempts.c.tenant == tenant)
-        query = select(attempts).where(*mine).order_by(attempts.c.attempt)
-        with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+        behind = _behind_in_time if wanted.run is None else _behind_in_run
+        left = wanted.limit
+        page = query
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            with self._engine.connect() as connection:
+                rows = connection.execute(page.limit(size)).all()
+            yield from map(_execution_document, rows)
+            if len(rows) < size:
+                return
+            left = None if left is None else left - size
+            page = query.where(behind(rows[-1]))
 
     def in_flight(self, run: str) -> list[Document]:
         """Return what a run holds and has not finished."""
@@ -110,10 +114,14 @@ class Queries:
         """Stream the last execution of each tenant for a job's slot, by tenant."""
         mine = (executions.c.job == job, executions.c.slot_key == slot_key)
         newest = select(func.max(executions.c.id)).where(*mine).group_by(executions.c.tenant)
-        query = select(executions).where(executions.c.id.in_(newest)).order_by(executions.c.tenant)
         with self._engine.connect() as connection:
-            for row in connection.execution_options(yield_per=_FETCH).execute(query):
-                yield _execution_document(row)
+            ids = connection.execute(newest.order_by(executions.c.tenant)).scalars().all()
+        for start in range(0, len(ids), _PAGE):
+            page = executions.c.id.in_(ids[start : start + _PAGE])
+            query = select(executions).where(page).order_by(executions.c.tenant)
+            with self._engine.connect() as connection:
+                rows = connection.execute(query).all()
+            yield from map(_execution_document, rows)
 
     def prepared(self, job: str, slot_key: str) -> str | None:
         """Return what a ``prepare`` of this slot returned, as JSON."""
@@ -173,7 +181,20 @@ def _filtered(wanted: ExecutionFilter) -> Select[Any]:
         query = query.where(executions.c.started_at >= wanted.since)
     if wanted.until is not None:
         query = query.where(executions.c.started_at < wanted.until)
-    return query.limit(wanted.limit) if wanted.limit is not None else query
+    return query
+
+
+def _behind_in_run(row: Row[Any]) -> ColumnElement[bool]:
+    behind: ColumnElement[bool] = executions.c.id > row.id
+    return behind
+
+
+def _behind_in_time(row: Row[Any]) -> ColumnElement[bool]:
+    """Select what comes after ``row``; the first condition is the one for the index."""
+    at = executions.c.started_at
+    earlier: ColumnElement[bool] = (at < row.started_at) | (executions.c.id < row.id)
+    behind: ColumnElement[bool] = (at <= row.started_at) & earlier
+    return behind
 
 
 def _matches(column: Any, pattern: str) -> Any:  # noqa: ANN401 - a text column and its condition
@@ -265,7 +286,4 @@ def _last_fleet_run(connection: Connection, *, succeeded: bool) -> RunSummary | 
         finished_at=row.finished_at,
         exit_code=row.exit_code,
         duration_seconds=(row.finished_at - row.started_at).total_seconds(),
-        discovered=json.loads(row.discovered or "{}"),
-        outcomes=json.loads(row.outcomes or "{}"),
-        duplicates=row.duplicates or 0,
     )

@@ -5,10 +5,16 @@ it over and waits (``claim``, ``begin_run``); outcomes are handed over without w
 are durable when ``flush`` returns, at the latest a moment (``_LINGER_SECONDS``) later.
 
 What happens when it fails
-    A write that meets a busy or lost database is repeated for up to ``_PATIENCE_SECONDS``;
-    a group whose commit was lost on the way is not recorded twice (the executions of the
-    group that are there already are left out). After that the ledger is failed for good:
-    every waiting and every later call raises ``LedgerError``.
+    A write that meets a busy or lost database is repeated for up to ``_PATIENCE_SECONDS``,
+    or as long as the lease lasts; a group whose commit was lost on the way is not recorded
+    twice (the executions of the group that are there already are left out). After that the
+    ledger is failed for good: every waiting and every later call raises ``LedgerError``.
+
+What happens when it refuses
+    A group with an outcome that cannot be stored is parted until that outcome is alone; it is
+    then recorded as failed, and all others as they are. Of an outcome that is there already,
+    since another run has found this one dead, the one that is there wins. A run that was
+    found dead has lost its claims: that fails its ledger for good.
 """
 
 from __future__ import annotations
@@ -19,17 +25,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import tenacity
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, Table, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
 from cronrunner.ledger.arbitration import Arbiter, chunks, of_run
+from cronrunner.ledger.engine import writing_engine
 from cronrunner.ledger.rows import (
     attempt_row,
     claim_end,
@@ -42,13 +49,16 @@ from cronrunner.ledger.schema import migrate
 from cronrunner.ledger.statements import Statements
 from cronrunner.ledger.tables import (
     attempts,
+    executions,
     prepared,
     runs,
     tenants,
 )
 from cronrunner.model import (
+    EMPTY,
     Claims,
     Key,
+    Outcome,
     Repeat,
     Report,
     Result,
@@ -57,9 +67,12 @@ from cronrunner.model import (
 
 #: How long outcomes may wait for others to be committed with.
 _LINGER_SECONDS: Final = 0.01
-#: How long a write is repeated before the ledger counts as lost.
+#: How long a write is repeated before the ledger counts as lost; no longer than the lease lasts.
 _PATIENCE_SECONDS: Final = 30.0
-
+#: The part of the patience that one try may wait for a lock: none begins in the last such part.
+_TRY: Final = 0.25
+#: Outcomes in one transaction: a drain of a whole fleet must not hold up the heartbeat.
+_GROUP: Final = 2000
 
 T = TypeVar("T")
 Action = Callable[[Connection], Any]
@@ -85,12 +98,16 @@ class Ledger:
         lease: timedelta = timedelta(seconds=20),
     ) -> None:
         """Migrate the ledger's tables and start its writer. Raises ``LedgerError``."""
+        left_of_lease = (lease - heartbeat).total_seconds()
+        self._patience_seconds = min(_PATIENCE_SECONDS, left_of_lease)
+        #: For readers; the writer has a pool of its own, which they cannot exhaust.
         self._engine = engine
+        self._writer = writing_engine(engine, busy_seconds=self._patience_seconds * _TRY)
         self._clock = clock
         self._heartbeat = heartbeat
         self._lease = lease
         self._statements = Statements(engine.dialect)
-        self._arbiter = Arbiter(self._statements, clock)
+        self._arbiter = Arbiter(self._statements, clock, lease)
         self._run: Run | None = None
         self._results: deque[Result] = deque()
         self._calls: deque[_Call] = deque()
@@ -186,11 +203,6 @@ class Ledger:
 
         self._do(accept)
 
-    def forget_servers(self, configured: Iterable[str]) -> None:
-        """Forget the accepted discoveries of servers that are no longer configured."""
-        known = sorted(configured)
-        self._do(lambda each: each.execute(tenants.delete().where(tenants.c.server.not_in(known))))
-
     def add_counters(self, deltas: Mapping[tuple[str, str], float]) -> None:
         """Add to counters that only events know."""
         rows = [{"name": n, "label": label, "value": v} for (n, label), v in deltas.items()]
@@ -208,8 +220,13 @@ class Ledger:
             "errors": json.dumps(report.errors),
             "outcomes": json.dumps({str(k): n for k, n in report.outcomes.items() if n}),
         }
-        self._do(lambda each: each.execute(of_run(update(runs), report.run.id).values(**values)))
-        self._run = None
+
+        def finish(connection: Connection) -> None:
+            connection.execute(of_run(update(runs), report.run.id).values(**values))
+            # By the writer itself, which must not renew the lease of a run that has ended.
+            self._run = None
+
+        self._do(finish)
 
     def close(self) -> None:
         """Write what is left and end the writer."""
@@ -217,6 +234,7 @@ class Ledger:
             self._closing = True
             self._wake.notify()
         self._thread.join(timeout=_PATIENCE_SECONDS)
+        self._writer.dispose()
         self._engine.dispose()
 
     # The writer's thread.
@@ -248,66 +266,111 @@ class Ledger:
         beat = time.monotonic()
         while True:
             results, calls = self._take(until=beat)
-            due = time.monotonic() >= beat
-            if due:
-                beat = time.monotonic() + self._heartbeat.total_seconds()
-            renews = due and self._run is not None
-            if results or calls or renews:
-                try:
-                    self._commit(results, calls, renews=renews)
-                except LedgerError as failure:
-                    self._fail(failure, calls)
+            try:
+                if results or calls:
+                    self._commit(results, calls)
+                elif self._closing:
                     return
-            elif self._closing:
+                if time.monotonic() >= beat:
+                    beat = time.monotonic() + self._heartbeat.total_seconds()
+                    self._renew()
+            except Exception as error:  # noqa: BLE001 - who waits is told, whatever it is
+                self._fail(_failure(error), calls)
                 return
 
     def _take(self, *, until: float) -> tuple[list[Result], list[_Call]]:
-        """Wait for work or for the heartbeat; outcomes alone wait a little for company."""
+        """Wait for work or for the heartbeat; outcomes alone wait a little for company.
+
+        A call is taken with the last of the outcomes that were handed over before it.
+        """
         with self._wake:
             while not (self._results or self._calls or self._closing):
                 if not self._wake.wait(max(until - time.monotonic(), 0)):
                     break
-            if self._results and not self._calls and not self._closing:
+            if 0 < len(self._results) < _GROUP and not self._calls and not self._closing:
                 self._wake.wait_for(lambda: self._calls or self._closing, _LINGER_SECONDS)
-            results, calls = list(self._results), list(self._calls)
-            self._results.clear()
+            results = [self._results.popleft() for _ in range(min(len(self._results), _GROUP))]
+            if self._results:
+                return results, []
+            calls = list(self._calls)
             self._calls.clear()
             return results, calls
 
-    def _commit(self, results: list[Result], calls: list[_Call], *, renews: bool) -> None:
-        """Write one group in one transaction, repeating it while the ledger is away."""
-        answers: list[Any] = []
+    def _commit(self, results: list[Result], calls: list[_Call]) -> None:
+        """Write one group in one transaction, or apart if something in it is refused."""
+        actions = [call.action for call in calls]
         try:
-            for attempt in tenacity.Retrying(
-                stop=tenacity.stop_after_delay(_PATIENCE_SECONDS),
-                wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
-                retry=tenacity.retry_if_exception_type(OperationalError),
-                reraise=True,
-            ):
-                with attempt:
-                    repeated = attempt.retry_state.attempt_number > 1
-                    answers = self._transact(results, calls, renews=renews, repeated=repeated)
-        except Exception as error:
-            raise LedgerError(f"the ledger was lost: {describe(error)}") from error
-        for call, answer in zip(calls, answers, strict=True):
-            call.future.set_result(answer)
+            answers = self._transact(results, actions)
+        except OperationalError:
+            raise
+        except Exception:  # noqa: BLE001 - it is met again, alone
+            self._store(results, repeated=True)
+            self._answer(calls)
+        else:
+            for call, answer in zip(calls, answers, strict=True):
+                call.future.set_result(answer)
+
+    def _store(self, results: list[Result], *, repeated: bool = False) -> None:
+        """Write outcomes, and part them when they are refused, until the offender is alone."""
+        if not results:
+            return
+        try:
+            self._transact(results, repeated=repeated)
+        except OperationalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the driver makes of a value
+            if len(results) == 1:
+                self._transact([_unrecordable(results[0], error)], repeated=True)
+                return
+            middle = len(results) // 2
+            self._store(results[:middle], repeated=True)
+            self._store(results[middle:], repeated=True)
+
+    def _answer(self, calls: list[_Call]) -> None:
+        """Do each call in a transaction of its own; what is refused concerns who asked."""
+        for call in calls:
+            try:
+                (answer,) = self._transact([], [call.action])
+            except (LedgerError, OperationalError):
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                refusal = LedgerError(f"the ledger refused this: {describe(error)}")
+                call.future.set_exception(refusal)
+            else:
+                call.future.set_result(answer)
+
+    def _renew(self) -> None:
+        run = self._run
+        if run is not None:
+            self._transact([], [lambda connection: self._arbiter.renew(connection, run)])
 
     def _transact(
-        self, results: list[Result], calls: list[_Call], *, renews: bool, repeated: bool
+        self, results: list[Result], actions: Sequence[Action] = (), *, repeated: bool = False
     ) -> list[Any]:
-        with self._engine.connect().execution_options(write=True) as connection:
+        """Do this in one transaction, again and again while the ledger is away."""
+        answers: list[Any] = []
+        for attempt in tenacity.Retrying(
+            stop=tenacity.stop_after_delay(self._patience_seconds * (1 - _TRY)),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
+            retry=tenacity.retry_if_exception_type(OperationalError),
+            reraise=True,
+        ):
+            with attempt:
+                again = repeated or attempt.retry_state.attempt_number > 1
+                answers = self._try(results, actions, repeated=again)
+        return answers
+
+    def _try(
+        self, results: list[Result], actions: Sequence[Action], *, repeated: bool
+    ) -> list[Any]:
+        with self._writer.connect().execution_options(write=True) as connection:
             if results and repeated:
-                results = self._unrecorded(connection, results)
+                results = _unrecorded(connection, results)
                 connection.rollback()
             with connection.begin():
                 if results:
                     self._record(connection, results)
-                answers = [call.action(connection) for call in calls]
-                if renews and self._run is not None:
-                    now = self._clock()
-                    beat = {"heartbeat_at": now, "lease_until": now + self._lease}
-                    connection.execute(of_run(update(runs), self._run.id).values(**beat))
-            return answers
+                return [action(connection) for action in actions]
 
     def _fail(self, failure: LedgerError, calls: list[_Call]) -> None:
         with self._wake:
@@ -315,7 +378,8 @@ class Ledger:
             waiting = [*calls, *self._calls]
             self._calls.clear()
         for call in waiting:
-            call.future.set_exception(failure)
+            if not call.future.done():
+                call.future.set_exception(failure)
 
     # Outcomes.
 
@@ -345,14 +409,54 @@ class Ledger:
         if histogram := histogram_rows(results):
             connection.execute(self._statements.count_durations, histogram)
 
-    def _unrecorded(self, connection: Connection, results: Sequence[Result]) -> list[Result]:
-        """Leave out what an earlier try of the group has committed."""
-        run = results[0].request.run
-        columns = (attempts.c.job, attempts.c.tenant, attempts.c.attempt)
-        there = connection.execute(select(*columns).where(attempts.c.run == run))
-        recorded = {(row.job, row.tenant, row.attempt) for row in there}
-        return [
-            each
-            for each in results
-            if (each.request.key.job, each.request.key.tenant, each.request.attempt) not in recorded
-        ]
+
+def _failure(error: Exception) -> LedgerError:
+    if isinstance(error, LedgerError):
+        return error
+    failure = LedgerError(f"the ledger was lost: {describe(error)}")
+    failure.__cause__ = error
+    return failure
+
+
+def _unrecordable(result: Result, error: Exception) -> Result:
+    """Return what is recorded of an outcome that the ledger cannot take."""
+    inner = getattr(error, "orig", None) or error
+    return replace(
+        result,
+        outcome=Outcome.FAILED,
+        error=f"its outcome could not be recorded: {type(inner).__name__}",
+        reason=None,
+        counters=EMPTY,
+        cause=None,
+        code=None,
+    )
+
+
+def _unrecorded(connection: Connection, results: Sequence[Result]) -> list[Result]:
+    """Leave out what is there: committed by an earlier try, or by a run that found ours dead."""
+    names: dict[str, set[str]] = {}
+    for each in results:
+        names.setdefault(each.request.run, set()).add(each.request.key.tenant)
+    ended: set[tuple[Any, ...]] = set()
+    tried: set[tuple[Any, ...]] = set()
+    for run, of_run_ in names.items():
+        for chunk in chunks(sorted(of_run_)):
+            ended |= _there(connection, executions, run, chunk)
+            tried |= _there(connection, attempts, run, chunk, "attempt")
+    return [
+        each
+        for each, key in ((each, _key(each)) for each in results)
+        if key not in ended and (*key, each.request.attempt) not in tried
+    ]
+
+
+def _key(result: Result) -> tuple[str, str, str]:
+    return result.request.run, result.request.key.job, result.request.key.tenant
+
+
+def _there(
+    connection: Connection, table: Table, run: str, names: Sequence[str], *more: str
+) -> set[tuple[Any, ...]]:
+    columns = [table.c[name] for name in ("run", "job", "tenant", *more)]
+    found = select(*columns).where(table.c.run == run, table.c.tenant.in_(names))
+    return {tuple(row) for row in connection.execute(found)}

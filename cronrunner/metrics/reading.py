@@ -3,7 +3,8 @@
 Whoever asks waits for a reading that began after the question, so that what a run has just
 recorded is in the answer, but only so long: then the last good reading is the answer. A ledger
 that hangs holds the reading thread, which is a daemon, and nothing else. Questions that come
-while a reading is under way share the next one.
+while a reading is under way share the next one. When nobody asks, a reading is taken now and
+then all the same: how long ago the last good one came to its end is what health is judged by.
 """
 
 from __future__ import annotations
@@ -60,6 +61,14 @@ class Reading:
     #: ``None`` before the first reading.
     snapshot: LedgerSnapshot | None
     texts: Mapping[Format, bytes]
+    #: When it came to its end, which may be long after it began.
+    ended_at: datetime | None = None
+
+    def idle_seconds(self, now: datetime) -> float:
+        """Return for how long nothing was read; infinity when nothing was read yet."""
+        if self.ended_at is None:
+            return math.inf
+        return max((now - self.ended_at).total_seconds(), 0.0)
 
     def age_seconds(self, now: datetime) -> float:
         """Return how old this is; infinity when nothing was read yet."""
@@ -71,15 +80,19 @@ class Reading:
 class Reader:
     """Takes readings with ``read``, which may fail, be slow, or never return."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each has a name of its own
         self,
         read: Callable[[], LedgerSnapshot],
         *,
         series_limit: int,
         emit: Callable[[Event], None],
         describe: Callable[[BaseException], str],
+        clock: Callable[[], datetime],
+        refresh: timedelta,
     ) -> None:
         self._read = read
+        self._clock = clock
+        self._refresh_seconds = refresh.total_seconds()
         self._series_limit = series_limit
         self._emit = emit
         self._describe = describe
@@ -126,7 +139,9 @@ class Reader:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._asked > self._answered)
+                self._changed.wait_for(
+                    lambda: self._stopped or self._asked > self._answered, self._refresh_seconds
+                )
                 if self._stopped:
                     return
                 number, formats = self._asked, self._formats
@@ -147,7 +162,7 @@ class Reader:
             self._failing = True
             return None
         self._failing = False
-        return Reading(snapshot=snapshot, texts=texts)
+        return Reading(snapshot=snapshot, texts=texts, ended_at=self._clock())
 
     def _families(self, snapshot: LedgerSnapshot | None) -> list[Metric]:
         if snapshot is None:

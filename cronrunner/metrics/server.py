@@ -12,10 +12,12 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedReader
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -28,7 +30,8 @@ from cronrunner.model import LedgerSnapshot
 #: How long an answer waits for a fresh reading.
 PATIENCE: Final = timedelta(seconds=0.5)
 
-_SILENCE_SECONDS: Final = 5.0
+#: How long a client may take for its request, and then for reading the answer.
+_CLIENT_SECONDS: Final = 5.0
 _PLACES: Final = 32
 
 
@@ -36,9 +39,9 @@ class MetricsServer:
     """Answers scrapes in threads of its own, from ``start`` until ``stop``.
 
     ``read`` reads the ledger; it is called from one thread and may hang. ``port`` 0 takes a free
-    one. ``/health`` answers 503 when the newest reading is older than ``max_age``. Warnings go to
-    ``emit``, a line for each request to ``note``; ``describe`` writes an exception without row
-    values.
+    one. ``/health`` answers 503 when the last good reading ended more than ``max_age`` ago.
+    Warnings go to ``emit``, a line for each request to ``note``; ``describe`` writes an exception
+    without row values.
     """
 
     def __init__(  # noqa: PLR0913 - each has a name of its own
@@ -55,7 +58,14 @@ class MetricsServer:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._address = (host, port)
-        self._reader = Reader(read, series_limit=series_limit, emit=emit, describe=describe)
+        self._reader = Reader(
+            read,
+            series_limit=series_limit,
+            emit=emit,
+            describe=describe,
+            clock=clock,
+            refresh=max_age / 2,
+        )
         self._emit = emit
         self._note = note
         self._max_age = max_age
@@ -99,8 +109,9 @@ class MetricsServer:
     def health(self) -> tuple[HTTPStatus, dict[str, Any]]:
         """Return the status and document of ``/health``."""
         reading = self._reader.ask(Format.TEXT, PATIENCE)
-        age = reading.age_seconds(self._clock())
-        fresh = age <= self._max_age.total_seconds()
+        now = self._clock()
+        age = reading.age_seconds(now)
+        fresh = reading.idle_seconds(now) <= self._max_age.total_seconds()
         document = {
             "status": "ok" if fresh else "stale",
             "ledger_age_seconds": None if reading.snapshot is None else round(age, 3),
@@ -164,11 +175,34 @@ class _HttpServer(ThreadingHTTPServer):
             self.answers.warn(f"a request could not be answered: {type(error).__name__}")
 
 
+class _Bounded(socket.SocketIO):
+    """Reads from a socket until a deadline: its own timeout begins anew with each byte."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        super().__init__(connection, "r")
+        self._connection = connection
+        self._deadline = time.monotonic() + seconds
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - the base class's
+        """Read what has come, or wait for it."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return super().readinto(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _HttpServer
     server_version = "cronrunner"
     sys_version = ""
-    timeout = _SILENCE_SECONDS
+    timeout = _CLIENT_SECONDS
+
+    def setup(self) -> None:
+        """Bound the request as a whole."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = BufferedReader(_Bounded(self.connection, self.timeout))
 
     def do_GET(self) -> None:
         """Answer one of the two paths."""
@@ -190,6 +224,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.answers.note(format % args)
 
     def _send(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+        # It bounds all of one write, however the client reads.
+        self.connection.settimeout(self.timeout)
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         if gzip_accepted(self.headers.get("Accept-Encoding", "")):

@@ -1,7 +1,8 @@
 """Where metrics are delivered at the end of a run.
 
-To add a sink is to add a class here, its line in ``SINKS`` and a parameter of the conformance
-suite. A sink fails by raising ``SinkError`` and takes no longer than its timeout.
+To add a sink is to add a class here, its setting, its line where a run delivers and a parameter
+of the conformance suite. A sink fails by raising ``SinkError`` and takes no longer than its
+timeout.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import base64
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from prometheus_client.exposition import (
 from cronrunner.errors import CronrunnerError
 from cronrunner.events import SinkFailed
 from cronrunner.metrics.families import Payload
-from cronrunner.model import EMPTY, format_duration
+from cronrunner.model import format_duration
 
 #: A Pushgateway gives every series the ``job`` of the group, whatever it had: our jobs would
 #: become one and the push be refused. This is the name Prometheus gives in the same conflict.
@@ -44,7 +45,7 @@ class MetricsSink(Protocol):
 
     @property
     def name(self) -> str:
-        """The kind, as in ``SINKS``."""
+        """The kind."""
 
     def deliver(self, payload: Payload) -> None:
         """Hand over ``payload`` as a whole, in place of what was delivered before.
@@ -62,10 +63,6 @@ class Pushgateway:
     timeout: timedelta = timedelta(seconds=10)
     #: The group's value of the label ``job``.
     job: str = "cronrunner"
-    #: Further labels of the group: several runners of one name need one that tells them apart.
-    grouping: Mapping[str, str] = field(default_factory=lambda: EMPTY)
-    #: Pushgateway reads gzip since 1.5.
-    compress: bool = False
     name: str = "pushgateway"
 
     def deliver(self, payload: Payload) -> None:
@@ -80,10 +77,8 @@ class Pushgateway:
                 parts._replace(netloc=address).geturl(),
                 self.job,
                 payload.collector(job_label=PUSHED_JOB_LABEL),
-                dict(self.grouping),
-                self.timeout.total_seconds(),
-                partial(_handle, parts.username, parts.password),
-                "gzip" if self.compress else None,
+                timeout=self.timeout.total_seconds(),
+                handler=partial(_handle, parts.username, parts.password),
             )
         except HTTPError as error:
             with error:
@@ -112,9 +107,10 @@ class Textfile:
 
     def deliver(self, payload: Payload) -> None:
         """Replace the file at once: a reader sees the old contents or the new."""
-        within(self.timeout, partial(self._write, generate_latest(payload.collector())))
+        within(self.timeout, partial(self._write, payload))
 
-    def _write(self, text: bytes) -> None:
+    def _write(self, payload: Payload) -> None:
+        text = generate_latest(payload.collector())
         draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             draft.write_bytes(text)
@@ -125,12 +121,6 @@ class Textfile:
             with suppress(OSError):
                 draft.unlink(missing_ok=True)
             raise
-
-
-SINKS: Final[Mapping[str, type[Pushgateway | Textfile]]] = {
-    "pushgateway": Pushgateway,
-    "textfile": Textfile,
-}
 
 
 def deliver(sinks: Iterable[MetricsSink], payload: Payload) -> Iterator[SinkFailed]:

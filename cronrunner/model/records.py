@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from cronrunner.model.life import WELL, ExitCode, Outcome
-from cronrunner.model.work import EMPTY, Key, Slot, Tenant
+from cronrunner.model.work import Key, Slot, Tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +141,6 @@ class RunSummary:
     exit_code: int | None
     duration_seconds: float | None
     #: Discovered tenants by server.
-    discovered: Mapping[str, int] = field(default_factory=lambda: EMPTY)
-    outcomes: Mapping[str, int] = field(default_factory=lambda: EMPTY)
-    duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,11 +48,13 @@ class Ledger:
         self.error: Exception | None = None
         self.open = threading.Event()
         self.open.set()
+        self.delay = 0.0
 
     def __call__(self) -> LedgerSnapshot:
         self.readings += 1
         given = {"taken_at": now(), **self.given}
         self.open.wait()
+        time.sleep(self.delay)
         if self.error is not None:
             raise self.error
         return replace(EMPTY, **given)
@@ -322,6 +324,18 @@ def test_health_is_unwell_when_the_ledger_was_not_readable_for_too_long(
     assert document["ledger_age_seconds"] > PATIENT
 
 
+def test_health_is_well_although_each_reading_takes_longer_than_an_answer_waits(
+    serve: Serve, ledger: Ledger
+) -> None:
+    server = serve(max_age=timedelta(seconds=4 * PATIENT))
+    ledger.delay = 1.5 * PATIENT
+    assert health(server)[0] == 200
+    for _ in range(2):
+        # Nobody has asked for longer than that.
+        time.sleep(4.5 * PATIENT)
+        assert health(server)[0] == 200
+
+
 def test_health_is_unwell_before_anything_was_read(serve: Serve, ledger: Ledger) -> None:
     ledger.error = ConnectionError("refused")
     assert health(serve()) == (
@@ -353,6 +367,32 @@ def test_a_silent_client_is_hung_up_on(serve: Serve, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(server_module._Handler, "timeout", 0.2)
     with closing(socket.create_connection((HOST, serve().port), timeout=10)) as client:
         assert client.recv(1) == b""
+
+
+def test_a_client_that_drips_is_hung_up_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module._Handler, "timeout", 0.5)
+    started = time.monotonic()
+    with closing(socket.create_connection((HOST, serve().port), timeout=10)) as client:
+        with suppress(ConnectionError):
+            for _ in range(50):
+                client.send(b"G")
+                time.sleep(0.1)
+        assert time.monotonic() - started < 3
+
+
+def test_a_client_that_was_slow_to_ask_gets_a_whole_answer(
+    serve: Serve, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module._Handler, "timeout", 1.0)
+    ledger.given = {"tenants": {f"server {number}": 1 for number in range(50_000)}}
+    with closing(socket.create_connection((HOST, serve().port), timeout=10)) as client:
+        client.send(b"GET /metrics HTTP/1.0\r\n")
+        time.sleep(0.8)
+        client.send(b"\r\n")
+        time.sleep(0.7)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.endswith(b"\n")
+    assert answer.count(b"\n") > 50_000
 
 
 def test_a_client_too_many_is_turned_away_at_once(serve: Serve) -> None:
