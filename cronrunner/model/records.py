@@ -140,7 +140,6 @@ class RunSummary:
     finished_at: datetime | None
     exit_code: int | None
     duration_seconds: float | None
-    #: Discovered tenants by server.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
