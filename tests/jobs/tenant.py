@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from cronrunner.registry.finding import find_jobs
 from sqlalchemy import Engine, Table, select
 
 from cronrunner import JobContext, Tenant
 from cronrunner.model import Job, Key, Request, Slot
+from cronrunner.registry.finding import find_jobs
 from jobs.schema import metadata
 
 FOLDER = Path(__file__).parents[2] / "jobs"

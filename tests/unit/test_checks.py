@@ -6,12 +6,12 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from cronrunner.registry.finding import Found
 
 from cronrunner.app.checks import find_errors, find_more_errors, find_warnings
 from cronrunner.config import load, load_rest
 from cronrunner.errors import Problem
 from cronrunner.model import Job, Option, Transaction
+from cronrunner.registry.finding import Found
 
 FILES = 'servers: {files: {url: "sqlite://", discover: {directory: tenants}}}\n'
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cronrunner.registry.finding import Found, find_jobs
-from cronrunner.registry.sql import SqlJob
 
 from cronrunner.model import Job, TenantFilter, Transaction
+from cronrunner.registry.finding import Found, find_jobs
+from cronrunner.registry.sql import SqlJob
 
 Find = Callable[[str], Found]
 
