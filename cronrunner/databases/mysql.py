@@ -90,6 +90,9 @@ class MySQL:
         }
         # Each session says its own, and this first one needs none.
         arguments.pop("database", None)
+        if endpoint.url.password is not None:
+            # The driver would encode text as Latin-1, and the servers' own clients do not.
+            arguments["password"] = str(endpoint.url.password).encode()
         session, tls = _first_session(arguments, endpoint)
         arguments |= _tls_arguments(tls)
         engine = Engine(NullPool(lambda: session, dialect=dialect), dialect, endpoint.url)

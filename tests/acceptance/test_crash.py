@@ -63,14 +63,16 @@ def test_the_claims_of_a_run_on_another_host_are_held_until_its_lease_ends(
 ) -> None:
     fleet = killed_in_the_middle(tmp_path)
     with closing(sqlite3.connect(fleet.ledger_file)) as ledger:
-        ledger.execute("UPDATE runs SET host = 'elsewhere', lease_until = '2999-01-01 00:00:00'")
+        ledger.execute(
+            "UPDATE runs SET host = 'elsewhere', lease_until = '2999-01-01 00:00:00.000000'"
+        )
         ledger.commit()
     held = fleet.run(*AT)
     assert (held.code, held.document["executions"]) == (3, [])
 
     with closing(sqlite3.connect(fleet.ledger_file)) as ledger:
         ledger.execute(
-            "UPDATE runs SET lease_until = '2000-01-01 00:00:00' WHERE host = 'elsewhere'"
+            "UPDATE runs SET lease_until = '2000-01-01 00:00:00.000000' WHERE host = 'elsewhere'"
         )
         ledger.commit()
     assert fleet.run(*AT).document["outcomes"] == {"succeeded": 4}

@@ -202,15 +202,21 @@ def assert_clean(text: str) -> None:
 @pytest.mark.parametrize("written", ["json", "console"])
 def test_everything_that_can_go_wrong_went_wrong(planted: Planted, written: str) -> None:
     run = planted.runs[written]
-    outcomes = {job.removeprefix("leak."): each for (job, _), each in run.outcomes.items()}
+    of_a, of_b = (
+        {job.removeprefix("leak."): each for (job, on), each in run.outcomes.items() if on == name}
+        for name in ("a", "b")
+    )
+    outcomes = dict(of_a)
 
     assert run.code == 4
+    assert of_a == of_b
     assert outcomes.pop("token_in_a_skip") == "skipped"
     assert outcomes.pop("token_in_a_cancel") == "cancelled"
     assert outcomes.pop("unprepared") == "skipped"
     assert outcomes.pop("secrets_in_log_lines") == "succeeded"
     assert {job for job, each in outcomes.items() if each != "failed"} == set()
-    assert len(outcomes) == 13
+    assert len(outcomes) == 12
+    assert run.outcomes["leak.unprepared:prepare", ""] == "failed"
     assert len(run.document["errors"]) == 3
 
 
