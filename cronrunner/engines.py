@@ -19,7 +19,7 @@ import copy
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Never
 
@@ -34,6 +34,10 @@ from cronrunner.model import Tenant
 #: Seconds until a second checkout of a visit's one connection is an error. A job's own
 #: threads may take turns on it; who waits for himself should not wait long.
 _CHECKOUT_SECONDS: Final = 2.0
+
+#: Seconds in which a server that is asked to cancel must answer; then the session is shut here.
+_CANCEL_SECONDS: Final = 2.0
+_TIMEOUTS: Final = ("connect_timeout", "read_timeout")
 
 
 class Engines:
@@ -118,7 +122,9 @@ class Canceller:
     """Cancels at one server, over one connection of the runner's own, opened when it is needed."""
 
     def __init__(self, parts: ServerParts) -> None:
-        self._parts = parts
+        timeout = min(parts.endpoint.connect_timeout_seconds, _CANCEL_SECONDS)
+        limits = {name: timeout for name in _TIMEOUTS if name in parts.arguments}
+        self._parts = replace(parts, arguments={**parts.arguments, **limits})
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         #: Monotonic seconds until which the server is not asked: it did not answer.

@@ -198,6 +198,8 @@ class MariaDB(_Process):
             program("mariadbd"),
             "--no-defaults",
             f"--datadir={self.folder}/data",
+            # A server that starts removes the temporary tables of all others in its folder.
+            f"--tmpdir={self.folder}/data",
             f"--init-file={self.folder}/accounts.sql",
             f"--bind-address={HOST}",
             f"--port={self.port}",

@@ -186,7 +186,10 @@ def _some(names: Iterable[str]) -> str:
 
 def warn_ledger_in_container(settings: Settings) -> str | None:
     """Say so if the ledger is a file that will be gone with this container."""
-    path = ledger_file(ledger_endpoint(settings))
+    try:
+        path = ledger_file(ledger_endpoint(settings))
+    except ValueError:  # it is among the errors
+        return None
     if path is None or not _in_container(settings.environ):
         return None
     folder = next(each for each in [path.parent, *path.parents] if each.exists())

@@ -167,6 +167,7 @@ class _Start:
             is_closed=self._is_closed,
             is_prepared=lambda job, slot: app.queries.prepared(job, slot) is not None,
             executor=self._executor,
+            redact=app.redactor.text,
             rng=random.Random(),  # noqa: S311 - jitter, no secret
             cancel=self._watchdog.cancel_all,
         )

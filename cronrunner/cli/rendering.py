@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -133,5 +134,5 @@ def _print_next(out: Console, report: Report) -> None:
     more = f"more: cronrunner show {report.run.id}"
     name = next((n for each in report.causes for n in each.tenant_names if n), None)
     if unwell and name is not None:
-        more += f"; one of them again: cronrunner --tenant={escape(name)}"
+        more += f"; one of them again: cronrunner --tenant={escape(shlex.quote(name))}"
     out.print(more)

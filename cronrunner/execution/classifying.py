@@ -32,6 +32,7 @@ _CAUSE_LIMIT: Final = 300
 #: Bytes of a job's counters as JSON: a TEXT of MySQL holds 65,535.
 _COUNTERS_LIMIT: Final = 60_000
 _WHOLE: Final = 2**63
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _VARIABLE: Final = re.compile(r"\b[0-9a-f]{8}(?:-?[0-9a-f]{4,})+\b|\b\d+(?:\.\d+)?\b")
 
 
@@ -56,7 +57,8 @@ class Classifier:
                 return replace(result, value=attempt.value)
             case None:
                 reason = Reason.RECOVERED.value if attempt.recovered else None
-                return replace(result, counters=attempt.value, reason=reason)
+                counters = {self._text(name): count for name, count in attempt.value.items()}
+                return replace(result, counters=counters, reason=reason)
             case Skip(reason=reason):
                 return replace(
                     result, outcome=Outcome.SKIPPED, reason=self._text(reason), by_job=True
@@ -72,7 +74,9 @@ class Classifier:
 
     def _text(self, text: str) -> str:
         clean = text.encode("utf-8", "backslashreplace").decode()
-        return self._redactor.text(clean)[:_ERROR_LIMIT]
+        # What would drive the terminal of whoever reads it is written out.
+        visible = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], clean)
+        return self._redactor.text(visible)[:_ERROR_LIMIT]
 
     def _expired(self, result: Result, deadline: Deadline | None, error: DeadlineError) -> Result:
         """Tell a job that took too long from one that a drain did not wait for."""
@@ -91,7 +95,7 @@ class Classifier:
             result,
             outcome=Outcome.TENANT_GONE if what.gone and attempt.unreached else Outcome.FAILED,
             error=self._text(describe(error)),
-            cause=cause_of(self._redactor.text(what.text), attempt.tenant),
+            cause=cause_of(self._text(what.text), attempt.tenant),
             code=what.code,
             transient=what.transient or asked is not None or _is_named(attempt.work, error),
             policy=None if attempt.work is None else attempt.work.job.retry,

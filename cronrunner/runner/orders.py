@@ -120,6 +120,8 @@ class Parts:
     is_prepared: Callable[[str, str], bool]
     #: Makes the executor for a plan, given who takes its results.
     executor: Callable[[Plan, Hooks], Executor]
+    #: Removes secrets from errors that belong to no execution.
+    redact: Callable[[str], str]
     #: Draws the jitter of retries.
     rng: random.Random
     #: Cancels at the servers whatever is running.

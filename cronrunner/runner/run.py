@@ -460,7 +460,7 @@ class Runner:
             outcomes=dict(tally.outcomes),
             duplicates=tally.duplicates,
             held=tally.held,
-            errors=tuple(self._errors),
+            errors=tuple(map(self._parts.redact, self._errors)),
             causes=tally.cause_counts(),
             unwell_tenants=len(tally.unwell),
             slowest=tally.slowest(),
