@@ -32,6 +32,8 @@ _CAUSE_LIMIT: Final = 300
 #: Bytes of a job's counters as JSON: a TEXT of MySQL holds 65,535.
 _COUNTERS_LIMIT: Final = 60_000
 _WHOLE: Final = 2**63
+#: Letters from which a tenant's name is taken for one wherever it stands.
+_WORD: Final = 4
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _VARIABLE: Final = re.compile(r"\b[0-9a-f]{8}(?:-?[0-9a-f]{4,})+\b|\b\d+(?:\.\d+)?\b")
 
@@ -161,5 +163,8 @@ def cause_of(text: str, tenant: Tenant) -> str:
     kind, colon, message = text.partition(": ")
     # The longer first: a name may be a part of the path of its file.
     for name in sorted({tenant.database, tenant.name} - {""}, key=len, reverse=True):
-        message = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "*", message)
+        # A name that is a short word may stand in any sentence: it counts where names are written.
+        is_word = name.isalpha() and len(name) < _WORD
+        before, after = (r"(?<=['\"`/<])", r"(?=['\"`/.>])") if is_word else ("", "")
+        message = re.sub(rf"{before}(?<!\w){re.escape(name)}(?!\w){after}", "*", message)
     return (kind + colon + _VARIABLE.sub("#", message))[:_CAUSE_LIMIT]
