@@ -31,6 +31,7 @@ import faulthandler
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -94,6 +95,8 @@ class ServerWatch:
         self._heap: list[tuple[float, int, Deadline]] = []
         self._order = itertools.count()
         self._sweep_at = _SWEEP
+        #: Monotonic seconds until which the thread sleeps.
+        self._wakes_at = math.inf
         self._change = threading.Condition()
         self._closed = False
         threading.Thread(target=self._watch, name=f"watchdog-{name}", daemon=True).start()
@@ -129,7 +132,7 @@ class ServerWatch:
             heapq.heappush(self._heap, (at, next(self._order), deadline))
             if len(self._heap) > self._sweep_at:
                 self._sweep()
-            if self._heap[0][2] is deadline:
+            if at < self._wakes_at:
                 self._change.notify()
 
     def _sweep(self) -> None:
@@ -159,6 +162,8 @@ class ServerWatch:
             while not self._closed:
                 wait = self._heap[0][0] - time.monotonic() if self._heap else None
                 if wait is None or wait > 0:
+                    # It is woken up for what comes before this, and for nothing else.
+                    self._wakes_at = self._heap[0][0] if self._heap else math.inf
                     self._change.wait(wait)
                     continue
                 at, _, deadline = heapq.heappop(self._heap)
