@@ -124,10 +124,11 @@ class JobContext:
     def execute(self, statement: str, **parameters: object) -> CursorResult[Any]:
         """Execute SQL text on ``connection``, with ``:now``, ``:slot``, ``:tenant`` and options."""
         clause = text(statement)
+        names = clause.compile().params.keys()
         known = {"tenant": self.tenant.name, **self.options, **parameters}
-        wanted = {name: known[name] for name in clause.compile().params if name in known}
+        wanted = {name: known[name] for name in names if name in known}
         times = {"now": self.now, "slot": self.slot}
-        for name in times.keys() & clause.compile().params.keys() - wanted.keys():
+        for name in times.keys() & names - wanted.keys():
             clause = clause.bindparams(bindparam(name, times[name], type_=UtcDateTime()))
         return self.connection.execute(clause, wanted)
 
