@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Engine, NullPool, QueuePool
 from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner.databases import Endpoint, ServerParts, kind_of
-from cronrunner.databases.base import tenant_dialect
+from cronrunner.databases.base import TIMEOUTS, tenant_dialect
 from cronrunner.errors import VisitOverError
 from cronrunner.model import Tenant
 
@@ -37,7 +37,6 @@ _CHECKOUT_SECONDS: Final = 2.0
 
 #: Seconds in which a server that is asked to cancel must answer; then the session is shut here.
 _CANCEL_SECONDS: Final = 2.0
-_TIMEOUTS: Final = ("connect_timeout", "read_timeout")
 
 
 class Engines:
@@ -123,7 +122,7 @@ class Canceller:
 
     def __init__(self, parts: ServerParts) -> None:
         timeout = min(parts.endpoint.connect_timeout_seconds, _CANCEL_SECONDS)
-        limits = {name: timeout for name in _TIMEOUTS if name in parts.arguments}
+        limits = {name: timeout for name in TIMEOUTS if name in parts.arguments}
         self._parts = replace(parts, arguments={**parts.arguments, **limits})
         self._lock = threading.Lock()
         self._connection: Connection | None = None
@@ -186,8 +185,7 @@ class TenantEngine:
         # No event is emitted for an engine that is left behind: a listener of its job may raise.
         self._turn = object()
         dialect = tenant_dialect(self._parts.dialect, self._default_schema())
-        pool = QueuePool(
-            # A function would be inspected for its arguments, for each tenant.
+        pool = _VisitPool(
             partial(self._session, self._turn),
             pool_size=1,
             max_overflow=0,
@@ -198,7 +196,7 @@ class TenantEngine:
         return Engine(
             pool,
             dialect,
-            self._parts.endpoint.url.set(database=self._database),
+            self._parts.endpoint.url._replace(database=self._database),
             hide_parameters=True,
             execution_options={"compiled_cache": self._parts.compiled},
         )
@@ -267,6 +265,14 @@ class TenantEngine:
             # A session that the pool has closed, or the server, cannot be closed again.
             with contextlib.suppress(self._parts.dialect.loaded_dbapi.Error):
                 session.close()
+
+
+class _VisitPool(QueuePool):
+    """A pool of one connection that is made for each job of each tenant."""
+
+    def _should_wrap_creator(self, creator: Any) -> Any:  # noqa: ANN401 - as the base has it
+        """Take the creator as it is; otherwise it is inspected for its arguments each time."""
+        return lambda record: creator()  # noqa: ARG005 - the pool's record
 
 
 def _empty(engine: Engine) -> None:

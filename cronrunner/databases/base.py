@@ -18,6 +18,9 @@ from sqlalchemy.util import LRUCache
 
 #: Statements kept compiled for each server; SQLAlchemy's own default for an engine.
 _COMPILED_STATEMENTS = 500
+#: Driver arguments that bound a session, in seconds. All are set, and alike: while reads and
+#: writes differ, PyMySQL sets the socket's mode before each of them and gives up the GIL for it.
+TIMEOUTS: Final = ("connect_timeout", "read_timeout", "write_timeout")
 #: From the first quote that opens to the last that closes: nobody escapes a quote within a value.
 #: An apostrophe within a word is none.
 _QUOTED: Final = re.compile(r"(?<!\w)['\"](?:.*['\"](?!\w)|.*)", re.DOTALL)
@@ -84,8 +87,9 @@ class DatabaseKind(Protocol):
         """Open a session, within the connect timeout for the handshake as well.
 
         ``statement_seconds`` is the longest that a statement may take: the server is told to
-        end it then, where it can, and no read waits much longer. Without it every read is
-        bounded by the connect timeout, for connections of the runner's own.
+        end it then, where it can, and a read ends at the latest when ``cancel`` severs the
+        session. Without it every read is bounded by the connect timeout, for connections of
+        the runner's own.
         """
 
     def reset(self, session: Any) -> bool:  # noqa: ANN401 - a DBAPI connection

@@ -9,10 +9,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 import pymysql
+from pymysql.charset import charset_by_name
 from pymysql.constants import CR, ER
 from sqlalchemy import Connection, Engine, NullPool, text
 
 from cronrunner.databases.base import (
+    TIMEOUTS,
     Endpoint,
     ErrorFacts,
     ServerParts,
@@ -26,8 +28,7 @@ SYSTEM: Final = frozenset({"information_schema", "mysql", "performance_schema", 
 #: COM_RESET_CONNECTION: the driver has no constant and no call for it.
 _COM_RESET_CONNECTION: Final = 0x1F
 
-#: What a read may take beyond the statement's own limit before the network counts as lost.
-_READ_MARGIN_SECONDS: Final = 10.0
+_MANUAL_COMMIT: Final = "autocommit = 0"
 
 _GONE: Final = frozenset({ER.BAD_DB_ERROR})
 _LOST: Final = frozenset({
@@ -72,6 +73,36 @@ _FIND_MYSQL: Final = (
 )
 
 
+class _Session(pymysql.connections.Connection):
+    """A session that is told in one round trip what it begins with."""
+
+    def __init__(self, *, begin: str, **arguments: Any) -> None:  # noqa: ANN401 - the driver's
+        """``begin`` assigns variables, for SET."""
+        self._begin = begin
+        self._names = arguments["charset"], arguments.get("collation")
+        super().__init__(**arguments)
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        """Connect; the driver then sets the character set."""
+        self._begun = False
+        super().connect(sock)
+        self._begun = True
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Set the character set; when the driver connects, all else along with it."""
+        if self._begun:
+            super().set_character_set(charset, collation)
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        """Say what the session begins with, and what a job may have changed since."""
+        self.charset, self.collation = self._names
+        self.encoding = charset_by_name(self.charset).encoding
+        collate = f" COLLATE {self.collation}" if self.collation else ""
+        self.query(f"SET NAMES {self.charset}{collate}, {self._begin}")
+
+
 class MySQL:
     """The MySQL kind: MySQL and MariaDB servers, a tenant is a database."""
 
@@ -84,8 +115,7 @@ class MySQL:
         timeout = endpoint.connect_timeout_seconds
         arguments: dict[str, Any] = {
             **dialect.create_connect_args(endpoint.url)[1],
-            "connect_timeout": timeout,
-            "read_timeout": timeout,
+            **dict.fromkeys(TIMEOUTS, timeout),
             "charset": "utf8mb4",
         }
         # Each session says its own, and this first one needs none.
@@ -112,20 +142,19 @@ class MySQL:
         self, parts: ServerParts, database: str, *, statement_seconds: float | None = None
     ) -> Any:  # noqa: ANN401 - pymysql.Connection
         """Open a session on ``database``, or on none if it is empty."""
-        begin = _begin_command(parts, statement_seconds)
-        session = pymysql.connect(
-            database=database or None, autocommit=None, init_command=begin, **parts.arguments
+        begin = _begin_assignments(parts, statement_seconds)
+        session = _Session(
+            begin=begin, database=database or None, autocommit=None, **parts.arguments
         )
         if statement_seconds is not None:
-            _bound_reads(session, statement_seconds + _READ_MARGIN_SECONDS)
+            _unbound(session)
         return session
 
     def reset(self, session: Any) -> bool:  # noqa: ANN401 - pymysql.Connection
         """Clear the session's state at the server, and restore what the driver had set."""
         try:
             _reset_connection(session)
-            session.query(f"SET NAMES {session.charset}")
-            session.query(session.init_command)
+            session.begin()
             # Nor does the server go back to the database that a job has left by USE.
             session.select_db(session.db)
         except (AttributeError, TypeError, pymysql.Error):
@@ -197,14 +226,14 @@ def _first_session(
     the password is sent. Any other failure of TLS stays a failure.
     """
     if endpoint.tls == "disabled":
-        return pymysql.connect(**arguments, ssl_disabled=True), None
+        return _Session(begin=_MANUAL_COMMIT, **arguments, ssl_disabled=True), None
     context = _tls_context(endpoint)
     try:
-        return pymysql.connect(**arguments, ssl=context), context
+        return _Session(begin=_MANUAL_COMMIT, **arguments, ssl=context), context
     except pymysql.OperationalError as error:
         if endpoint.tls != "auto" or error.args[0] != CR.CR_SSL_CONNECTION_ERROR:
             raise
-    return pymysql.connect(**arguments, ssl_disabled=True), None
+    return _Session(begin=_MANUAL_COMMIT, **arguments, ssl_disabled=True), None
 
 
 def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
@@ -225,23 +254,24 @@ def _connection_limit(connection: Connection) -> int | None:
     return min((int(limit) for limit in limits if limit), default=None)
 
 
-def _begin_command(parts: ServerParts, statement_seconds: float | None) -> str:
-    """Return what each session is told first, in one round trip, and again after a reset."""
+def _begin_assignments(parts: ServerParts, statement_seconds: float | None) -> str:
+    """Return what each session is told first, and again after a reset."""
     if statement_seconds is None:
-        return "SET autocommit = 0"
+        return _MANUAL_COMMIT
     if getattr(parts.dialect, "is_mariadb", False):
-        return f"SET autocommit = 0, max_statement_time = {statement_seconds:.3f}"
+        return f"{_MANUAL_COMMIT}, max_statement_time = {statement_seconds:.3f}"
     # MySQL's limit covers SELECT only.
-    return f"SET autocommit = 0, max_execution_time = {round(statement_seconds * 1000)}"
+    return f"{_MANUAL_COMMIT}, max_execution_time = {round(statement_seconds * 1000)}"
 
 
-def _bound_reads(session: Any, seconds: float) -> None:  # noqa: ANN401 - pymysql.Connection
-    """Replace the handshake's read timeout: a statement may take as long as its job's timeout.
+def _unbound(session: Any) -> None:  # noqa: ANN401 - pymysql.Connection
+    """Leave the length of a read to the watchdog, which shuts the socket when it is over.
 
-    The driver has no public way to do so; if the attribute moves, the timeout of the
-    handshake stays, which test_a_statement_may_outlast_the_connect_timeout notices.
+    A socket with a timeout is polled before each read and write. The driver has no public way
+    to change it; if the attributes move, the timeouts of the handshake stay, which
+    test_a_statement_may_outlast_the_connect_timeout notices.
     """
-    session._read_timeout = seconds  # noqa: SLF001 - see above
+    session._read_timeout = session._write_timeout = None  # noqa: SLF001 - see above
 
 
 def _is_mariadb(connection: Connection) -> bool:

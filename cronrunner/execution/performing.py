@@ -156,44 +156,48 @@ class Performer:
         refused: BaseException | None,
     ) -> Attempt:
         """Make one attempt."""
+        started_at = self._clock()
+        found = work if refused is None and isinstance(work, Work) else None
         attempt = Attempt(
             request=request,
             tenant=tenant,
             engine=engine,
-            started_at=self._clock(),
+            started_at=started_at,
             started=time.monotonic(),
-            error=refused,
+            work=found,
+            context=None
+            if found is None
+            else self._context(request, tenant, engine, found, started_at),
+            error=refused or (work if isinstance(work, Exception) else None),
             unreached=refused is not None,
         )
         self._events.emit(ExecutionStarted(request=request, tenant=tenant))
-        attempt = self._resolved(attempt, work)
         for step in (self._connected, self._called, self._ended):
             attempt = step(attempt)
         return attempt
 
-    # The steps, in order.
-
-    def _resolved(self, attempt: Attempt, work: Work | Exception) -> Attempt:
-        """Take the work that was found, or the error of looking for it."""
-        if attempt.error is not None:
-            return attempt
-        if isinstance(work, Exception):
-            return replace(attempt, error=work)
-        return replace(attempt, work=work, context=self._context(attempt, work))
-
-    def _context(self, attempt: Attempt, work: Work) -> JobContext:
+    def _context(
+        self,
+        request: Request,
+        tenant: Tenant,
+        engine: TenantEngine | None,
+        work: Work,
+        started_at: datetime,
+    ) -> JobContext:
         return JobContext(
             job=work.job,
-            request=attempt.request,
-            tenant=attempt.tenant,
-            engine=None if attempt.engine is None else attempt.engine.engine,
+            request=request,
+            tenant=tenant,
+            engine=None if engine is None else engine.engine,
             log=logs.job_logger(),
             clock=self._clock,
-            deadline=attempt.started_at + work.job.timeout,
+            deadline=started_at + work.job.timeout,
             options=work.options,
             prepared=work.prepared,
             results=work.results,
         )
+
+    # The steps, in order.
 
     def _connected(self, attempt: Attempt) -> Attempt:
         """Open the visit's session, if this is its first job or the last session is gone."""

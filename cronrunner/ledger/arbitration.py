@@ -117,7 +117,7 @@ class Arbiter:
             }
             for key in keys
         ]
-        connection.execute(self._statements.new_claims, rows)
+        self._statements.new_claims(connection, rows)
 
     def _take_over(self, connection: Connection, run: Run, row: Any) -> bool:  # noqa: ANN401 - a row
         statement = (
@@ -194,9 +194,9 @@ class Arbiter:
             for claim in connection.execute(select(claims).where(left, ~recorded)).all()
         ]
         if rows:
-            connection.execute(self._statements.new_executions, rows)
+            self._statements.new_executions(connection, rows)
             counts = [statistics_row(each, None) for each in rows]
-            connection.execute(self._statements.count_only, counts)
+            self._statements.count_only(connection, counts)
         connection.execute(update(claims).where(left).values(run="", outcome="interrupted"))
         return len(rows)
 

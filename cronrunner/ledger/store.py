@@ -66,7 +66,7 @@ from cronrunner.model import (
 )
 
 #: How long outcomes may wait for others to be committed with.
-_LINGER_SECONDS: Final = 0.01
+_LINGER_SECONDS: Final = 0.05
 #: How long a write is repeated before the ledger counts as lost; no longer than the lease lasts.
 _PATIENCE_SECONDS: Final = 30.0
 #: The part of the patience that one try may wait for a lock: none begins in the last such part.
@@ -199,7 +199,7 @@ class Ledger:
                 for name in sorted(wanted - known)
             ]
             if rows:
-                connection.execute(self._statements.new_tenants, rows)
+                self._statements.new_tenants(connection, rows)
 
         self._do(accept)
 
@@ -207,7 +207,7 @@ class Ledger:
         """Add to counters that only events know."""
         rows = [{"name": n, "label": label, "value": v} for (n, label), v in deltas.items()]
         if rows:
-            self._do(lambda connection: connection.execute(self._statements.count_events, rows))
+            self._do(lambda connection: self._statements.count_events(connection, rows))
 
     def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
         """Close the run with its report."""
@@ -385,16 +385,16 @@ class Ledger:
 
     def _record(self, connection: Connection, results: Sequence[Result]) -> None:
         now = self._clock()
-        connection.execute(self._statements.new_attempts, [attempt_row(e) for e in results])
+        self._statements.new_attempts(connection, [attempt_row(e) for e in results])
         results = [each for each in results if each.final]
         if not results:
             return
         rows = [execution_row(each) for each in results]
-        connection.execute(self._statements.new_executions, rows)
+        self._statements.new_executions(connection, rows)
         # What was never claimed has no fence and no claim to end.
         ends = [claim_end(each, now) for each in results if each.request.fence]
         if ends:
-            connection.execute(self._statements.end_claims, ends)
+            self._statements.end_claims(connection, ends)
         of_jobs: list[dict[str, Any]] = []
         only_counted: list[dict[str, Any]] = []
         for execution, each in zip(rows, results, strict=True):
@@ -403,11 +403,11 @@ class Ledger:
             else:
                 only_counted.append(statistics_row(execution, None))
         if of_jobs:
-            connection.execute(self._statements.count_run, of_jobs)
+            self._statements.count_run(connection, of_jobs)
         if only_counted:
-            connection.execute(self._statements.count_only, only_counted)
+            self._statements.count_only(connection, only_counted)
         if histogram := histogram_rows(results):
-            connection.execute(self._statements.count_durations, histogram)
+            self._statements.count_durations(connection, histogram)
 
 
 def _failure(error: Exception) -> LedgerError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -23,15 +24,23 @@ class Line:
     fields: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
 
+#: Events whose lines are of the level ``debug``.
+FOR_DEBUGGING: Final = (events.ClaimRefused, events.ExecutionStarted, events.VisitFinished)
+
+
 class LogListener:
     """Writes a line for each event. Make it after the logs were configured."""
 
     def __init__(self) -> None:
         self._log = structlog.get_logger().bind()
+        # Two of three events of an execution are for debugging: their lines are not even made.
+        is_debugging = self._log.is_enabled_for(logging.DEBUG)
+        self._unheard = () if is_debugging else FOR_DEBUGGING
 
     def on(self, event: events.Event) -> None:
         """Write the line of ``event``."""
-        write(self._log, line_of(event))
+        if not isinstance(event, self._unheard):
+            write(self._log, line_of(event))
 
 
 def write(log: Any, line: Line, error: BaseException | None = None) -> None:  # noqa: ANN401 - a structlog logger has no better type

@@ -12,6 +12,7 @@ import math
 import re
 import sys
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -44,10 +45,10 @@ _CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\ud
 _ERROR_TYPE: Final = re.compile(r"([A-Z]\w*)(?: [A-Z0-9_]+)?(?:: |$)")
 #: Fields that ECS has a place for; the others stand below `cronrunner`.
 _ECS: Final = {
-    "reason": "event.reason",
-    "error_type": "error.type",
-    "error": "error.message",
-    "code": "error.code",
+    "reason": ("event", "reason"),
+    "error_type": ("error", "type"),
+    "error": ("error", "message"),
+    "code": ("error", "code"),
 }
 #: Fields that need more than another name.
 _CONVERTED: Final = frozenset({"duration_seconds", "traceback"})
@@ -110,13 +111,11 @@ class Cleaner:
             return str(value)
         if isinstance(value, str):  # most are
             return self.text(value, limits.text)
+        if value is None or _is_number(value):
+            return value
         match value:
-            case bool() | None:
-                return value
             case Mapping() | list() | tuple() | set() | frozenset() if depth:
                 return self._members(value, limits, depth - 1)
-            case _ if _is_number(value):
-                return value
             case _:
                 return self.text(self.write(value), limits.text)
 
@@ -207,47 +206,47 @@ class Ecs(Renderer):
 
     def __init__(self, cleaner: Cleaner) -> None:
         super().__init__(cleaner)
-        self._format = StructlogFormatter()
+        self._complete = StructlogFormatter().format_to_ecs
+        # Made once, and used once for a line: the library's own writing of one takes both for
+        # each of four parts of it, after a walk through all parts to expand dotted names.
+        self._encode = json.JSONEncoder(separators=(",", ":")).encode
 
     def _write(self, entry: _Entry, limits: _Limits, level: str) -> str:
-        return self._format(None, level, self._document(entry, limits))
+        text = self._cleaner.text(self._cleaner.write(entry.text), limits.text)
+        rest = self._complete(self._document(entry, limits))
+        first = {"@timestamp": rest.pop("@timestamp"), "log.level": level, "message": text}
+        return self._encode({**first, **rest})
 
     def _document(self, entry: _Entry, limits: _Limits) -> dict[str, Any]:
-        clean = self._cleaner.value
-        document: dict[str, Any] = {
-            "event": self._cleaner.text(self._cleaner.write(entry.text), limits.text),
-            "service": _SERVICE.copy(),
-        }
-        own: dict[str, Any] = {}
+        document: dict[str, dict[str, Any]] = defaultdict(dict, service=_SERVICE)
         for name, value in entry.fields.items():
-            if name in _ECS:
-                document[_ECS[name]] = clean(value, limits)
-            elif name not in _CONVERTED:
-                own[name] = clean(value, limits)
-        document |= self._converted(entry, limits)
-        if own:
-            document["cronrunner"] = own
+            if name not in _CONVERTED:
+                group, member = _ECS.get(name, ("cronrunner", name))
+                document[group][member] = self._cleaner.value(value, limits)
+        for group, member, value in self._converted(entry, limits):
+            document[group][member] = value
         if entry.labels:
             document["labels"] = self._labels(entry.labels, limits)
         return document
 
-    def _converted(self, entry: _Entry, limits: _Limits) -> Iterable[tuple[str, Any]]:
+    def _converted(self, entry: _Entry, limits: _Limits) -> Iterable[tuple[str, str, Any]]:
         """Give what ECS wants otherwise than the line has it."""
         fields = entry.fields
         if entry.action is not None:
-            yield "event.action", entry.action
+            yield "event", "action", entry.action
         if entry.logger is not None:
-            yield "log.logger", entry.logger
+            yield "log", "logger", entry.logger
         if "outcome" in fields:
-            yield "event.outcome", "success" if fields["outcome"] in WELL else "failure"
+            yield "event", "outcome", "success" if fields["outcome"] in WELL else "failure"
         if "duration_seconds" in fields:
-            yield "event.duration", round(fields["duration_seconds"] * 1e9)
+            yield "event", "duration", round(fields["duration_seconds"] * 1e9)
         if "traceback" in fields:
-            yield "error.stack_trace", self._cleaner.text(fields["traceback"], limits.traceback)
+            text = self._cleaner.text(fields["traceback"], limits.traceback)
+            yield "error", "stack_trace", text
         if "error" in fields and "error_type" not in fields:
             found = _ERROR_TYPE.match(fields["error"])
             if found:
-                yield "error.type", found[1]
+                yield "error", "type", found[1]
 
     def _labels(self, labels: Mapping[str, Any], limits: _Limits) -> dict[str, Any]:
         """Return labels as ECS wants them: flat. What has parts becomes a text of JSON."""

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from cronrunner import events
 from cronrunner.logs import Format, LogListener, bound, configure, job_logger, request_logger
-from cronrunner.logs.lines import Line, line_of, request_served, uncaught
+from cronrunner.logs.lines import FOR_DEBUGGING, Line, line_of, request_served, uncaught
 from cronrunner.logs.rendering import LINE_LIMIT, Cleaner, Ecs
 from cronrunner.model import (
     FLEET_TENANT,
@@ -694,3 +694,8 @@ def test_a_process_that_dies_of_an_exception_says_so_in_one_line_and_exits_1() -
     )
     assert ended.returncode == 1
     assert json.loads(ended.stderr)["error"]["message"] == "[redacted]"
+
+
+def test_lines_that_are_not_even_made_are_those_for_debugging() -> None:
+    of_debug = {type(event) for event in EVENTS if line_of(event).level == "debug"}
+    assert set(FOR_DEBUGGING) == of_debug
