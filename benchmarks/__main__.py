@@ -59,12 +59,14 @@ def _throughput(fleet: Fleet) -> Round:
     sample = min(tenants, _SAMPLE)
     done, seconds = fleet.run()
     of_one, _ = fleet.run(only=fleet.tenants[0])
+    _, scattered_seconds = fleet.run(config="all-cpus.yaml")
     classic = _loop(fleet, "classic", sample)
     raw = _loop(fleet, "raw", tenants)
     # The start of the classic loop's process is paid once, however many tenants it has.
     classic_whole = classic.whole_seconds + classic.seconds * (tenants / sample - 1)
     return {
         "cronrunner": tenants / seconds,
+        "scattered": tenants / scattered_seconds,
         "classic": sample / classic.seconds,
         "raw": tenants / raw.seconds,
         "cronrunner whole": tenants / done.wall_seconds,
@@ -102,6 +104,7 @@ def _rows(
     early = f"tenant {tenants // 10:,} to tenant {tenants:,}"
     return [
         Row("cronrunner, the run", per_second, column(throughput, "cronrunner")),
+        Row("the same with `one_cpu: false`", per_second, column(throughput, "scattered")),
         Row("the classic loop", per_second, column(throughput, "classic")),
         Row("raw PyMySQL, 8 threads", per_second, column(throughput, "raw")),
         Row(

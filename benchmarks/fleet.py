@@ -30,6 +30,7 @@ servers:
     discover: {{databases: "bench_*"}}
 log: {{format: json, level: info}}
 """
+_ALL_CPUS = "runner: {one_cpu: false}\n"
 _JOB = f'''\
 from sqlalchemy import text
 
@@ -61,10 +62,12 @@ class Fleet:
         """Return where the lines of the newest run are."""
         return self.folder / "run.log"
 
-    def run(self, *, only: str | None = None) -> tuple[Finished, float]:
+    def run(
+        self, *, only: str | None = None, config: str = "tenants.yaml"
+    ) -> tuple[Finished, float]:
         """Run the job on all tenants; return the process, and the seconds of the run within it."""
         # Through a shell, for the log to go to a file as it does in a container.
-        chosen = "" if only is None else f" --tenant={only}"
+        chosen = f" --config={config}" + ("" if only is None else f" --tenant={only}")
         command = f'exec "{installed("cronrunner")}" run{chosen} 2> "{self.log}"'
         done = run(["sh", "-c", command], folder=self.folder, **self.environ)
         last = json.loads(self.log.read_text().splitlines()[-1])
@@ -102,6 +105,7 @@ def make_fleet(count: int) -> Iterator[Fleet]:
         server.create_databases(tenants, *_TABLE)
         configuration = _CONFIGURATION.format(user=server.admin, host=HOST, port=server.port)
         (folder / "tenants.yaml").write_text(configuration)
+        (folder / "all-cpus.yaml").write_text(configuration + _ALL_CPUS)
         (folder / "jobs").mkdir()
         (folder / "jobs" / "bench.py").write_text(_JOB)
         yield Fleet(server=server, folder=folder, tenants=tenants)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner import planning
+from cronrunner.affinity import OneCpu
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
@@ -84,6 +85,8 @@ def start_run(
     runner = Runner(start.order(), start.parts())
     on_runner(runner)
     with ExitStack() as stack:
+        if app.settings.runner.one_cpu:
+            stack.enter_context(OneCpu())
         stack.enter_context(Pulse(grace=app.settings.runner.grace, file=sys.__stderr__))
         stack.callback(start.close)
         start.serve_metrics(stack)

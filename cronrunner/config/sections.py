@@ -172,6 +172,10 @@ class RunnerSettings(Section):
     concurrency: FromOne | None = Field(
         None, description="Visits at the same time. Default: chosen from the servers' limits."
     )
+    one_cpu: bool = Field(
+        True,
+        description="Keep the threads on one CPU, and on one that is free.",
+    )
     grace: Duration = Field(
         timedelta(seconds=20), description="How long running work may go on after SIGTERM."
     )

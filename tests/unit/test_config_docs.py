@@ -51,6 +51,8 @@ def default(section: type[Section], key: str) -> str:
         return "required"
     if value in (None, "", (), {}) or isinstance(value, Section):
         return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{format_duration(value) if isinstance(value, timedelta) else value}`"
 
 
