@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from cronrunner.errors import LedgerError
 
 #: The newest version; test_the_head_is_the_newest_migration guards it.
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 
 _LOCK: Final = "cronrunner:migrate"
 _LOCK_SECONDS: Final = 60

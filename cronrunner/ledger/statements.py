@@ -36,9 +36,10 @@ from cronrunner.model import Outcome
 #: Weight of the newest duration in the smoothed one: about the last six runs count.
 _NEWEST: Final = 0.3
 
-#: Rows in one statement on SQLite, which takes 32,766 parameters; a row has up to 16.
-_ROWS: Final = 64
-
+#: Columns of `statistics` that are not written with each execution.
+_APART: Final = frozenset(
+    {"overlaps_in_a_row", "failures_apart", "quarantined_at", "probed_at", "code_digest"}
+)
 _OF_LAST_RUN: Final = frozenset(
     column.name for column in statistics.columns if column.name.startswith(("last_", "smoothed_"))
 )
@@ -67,9 +68,9 @@ class Statements:
         self.end_claims = self._upsert(claims, _end_claim)
         self.new_executions = self._rows(executions, insert(executions))
         self.new_attempts = self._rows(attempts, insert(attempts))
-        self.count_run = self._upsert(statistics, _count_run)
+        self.count_run = self._upsert(statistics, _count_run, _APART)
         #: Of a job that did not run there is nothing to say but that.
-        self.count_only = self._upsert(statistics, _count_totals, leave_out=_OF_LAST_RUN)
+        self.count_only = self._upsert(statistics, _count_totals, _APART | _OF_LAST_RUN)
         self.count_durations = self._upsert(durations, _add(durations, "executions", "seconds"))
         #: Inserts a tenant unless another run has just done so.
         self.new_tenants = self._upsert(tenants, lambda _: {"tenant": tenants.c.tenant})

@@ -181,6 +181,35 @@ statistics = Table(
     Column("last_duration_seconds", Double),
     Column("consecutive_failures", Integer, nullable=False),
     Column("smoothed_seconds", Double),
+    # Skips in a row because an earlier execution of the pair still went on.
+    Column("overlaps_in_a_row", Integer, nullable=False, server_default="0"),
+    # Runs in a row in which the pair failed and the job went well elsewhere.
+    Column("failures_apart", Integer, nullable=False, server_default="0"),
+    Column("quarantined_at", Instant),
+    # When a quarantined pair was last tried all the same.
+    Column("probed_at", Instant),
+    # What the job's code was when the pair was quarantined.
+    Column("code_digest", String(64)),
+)
+
+#: What is paused: the empty string stands for all jobs, all tenants, all servers.
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("job", JOB, primary_key=True),
+    Column("tenant", TENANT, primary_key=True),
+    Column("server", WORD, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("paused_at", Instant, nullable=False),
+    Column("until", Instant),
+)
+
+#: No slot is due that came before its job was first seen.
+seen_jobs = Table(
+    "seen_jobs",
+    metadata,
+    Column("job", JOB, primary_key=True),
+    Column("first_seen_at", Instant, nullable=False),
 )
 
 durations = Table(
