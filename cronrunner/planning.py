@@ -23,6 +23,7 @@ from cronrunner.model import (
     LeftOut,
     Plan,
     Scope,
+    SetAside,
     Statistics,
     Tenant,
     TenantFilter,
@@ -32,7 +33,7 @@ from cronrunner.model import (
 _GLOB_CHARACTERS: Final = frozenset("*?[")
 _NEAREST: Final = 3
 
-#: Tells why a job does not run on a tenant; ``None`` when it does.
+#: Tells why a job does not run on a tenant, or is only recorded as skipped; ``None`` when it runs.
 Veto = Callable[[Job, Tenant], str | None]
 
 
@@ -152,29 +153,33 @@ def _fits(wanted: TenantFilter, tenant: Tenant) -> bool:
     return wanted.names == ("*",) or matches_any(tenant.name, wanted.names)
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - each has a name of its own
     jobs: Sequence[Job],
     tenants: Sequence[Tenant],
     *,
     veto: Veto = filter_veto,
+    setting_aside: Veto = lambda job, tenant: None,  # noqa: ARG005 - nothing is
     statistics: Mapping[tuple[str, str], Statistics] | None = None,
     fleet: bool = True,
 ) -> Plan:
     """Lay out the visits of a run, in order.
 
-    ``fleet`` is false for a run over a part of the tenants: fleet-scope jobs stay out of it.
+    ``veto`` leaves a pair out of the plan; what ``setting_aside`` names is to be recorded as
+    skipped. ``fleet`` is false for a run over a part of the tenants: fleet-scope jobs stay out.
     """
     left_out: list[LeftOut] = []
+    set_aside: list[SetAside] = []
     visits: list[tuple[bool, Visit]] = []
     tenant_jobs = [job for job in jobs if job.scope is Scope.TENANT]
     for tenant in tenants:
         wanted = []
         for job in tenant_jobs:
-            reason = veto(job, tenant)
-            if reason is None:
-                wanted.append(job.name)
-            else:
+            if (reason := veto(job, tenant)) is not None:
                 left_out.append(LeftOut(tenant=tenant.name, job=job.name, reason=reason))
+            elif (reason := setting_aside(job, tenant)) is not None:
+                set_aside.append(SetAside(tenant=tenant, job=job.name, reason=reason))
+            else:
+                wanted.append(job.name)
         if wanted:
             visits.append(_visit(tenant, tuple(wanted), statistics or {}))
     fleet_jobs = tuple(job.name for job in jobs if job.scope is Scope.FLEET)
@@ -184,7 +189,12 @@ def make_plan(
             for name in fleet_jobs
         ]
         fleet_jobs = ()
-    return Plan(visits=_order(visits), fleet_jobs=fleet_jobs, left_out=tuple(left_out))
+    return Plan(
+        visits=_order(visits),
+        fleet_jobs=fleet_jobs,
+        left_out=tuple(left_out),
+        set_aside=tuple(set_aside),
+    )
 
 
 def _visit(

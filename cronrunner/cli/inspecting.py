@@ -65,11 +65,15 @@ def _plan_document(plan: Plan) -> list[documents.Document]:
         _planned(visit.tenant.name, visit.tenant.server, visit.jobs, visit.expected_seconds)
         for visit in plan.visits
     ]
+    set_aside = [
+        _planned(each.tenant.name, each.tenant.server, (each.job,), reason=each.reason)
+        for each in plan.set_aside
+    ]
     left_out = [
         _planned(each.tenant or None, None, (each.job,) if each.job else (), reason=each.reason)
         for each in plan.left_out
     ]
-    return [*fleet, *visits, *left_out]
+    return [*fleet, *visits, *set_aside, *left_out]
 
 
 def _planned(
@@ -102,6 +106,10 @@ def _print_plan(app: App, plan: Plan, *, why: bool) -> None:
         f"{rendering.count(visits, 'tenant')}, {rendering.count(executions, 'execution')},"
         f" {app.concurrency(plan)} visits at once"
     )
+    if plan.set_aside:
+        rendering.print_table(
+            ("skipped", "job", "why"), ((s.tenant.name, s.job, s.reason) for s in plan.set_aside)
+        )
     if plan.left_out and not why:
         out.print(f"{len(plan.left_out)} left out; --why shows them")
     if plan.left_out and why:

@@ -107,6 +107,16 @@ class Reason(StrEnum):
     RECOVERED = "recovered"
     GRACE_EXPIRED = "grace expired"
     RUNNER_DIED = "the runner died"
+    #: Somebody has paused the job, the tenant, the server or the pair.
+    PAUSED = "paused"
+    #: The pair failed in many runs in a row.
+    QUARANTINED = "quarantined"
+    #: The tenant's server has refused too many visits.
+    BREAKER_OPEN = "breaker open"
+    #: An earlier execution of the pair goes on.
+    OVERLAP = "overlap"
+    #: Its slot was too long ago.
+    MISSED = "missed"
 
 
 class Repeat(StrEnum):

@@ -156,6 +156,16 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """A (job, tenant) pair that is planned and recorded as skipped: it is paused, or the like."""
+
+    tenant: Tenant
+    job: str
+    #: Begins with a ``Reason``.
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The ordered visits of a run: pure data."""
 
@@ -163,11 +173,13 @@ class Plan:
     #: Names of fleet-scope jobs.
     fleet_jobs: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    set_aside: tuple[SetAside, ...] = ()
 
     @property
     def executions(self) -> int:
-        """How many executions the plan comes to, fleet-scope ones included."""
-        return len(self.fleet_jobs) + sum(len(visit.jobs) for visit in self.visits)
+        """How many outcomes the plan comes to: fleet-scope ones, and those set aside, included."""
+        visited = sum(len(visit.jobs) for visit in self.visits)
+        return len(self.fleet_jobs) + len(self.set_aside) + visited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

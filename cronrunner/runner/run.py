@@ -191,6 +191,8 @@ class Runner:
             )
         )
         try:
+            for each in plan.set_aside:
+                self._leave_out(each.tenant, each.job, each.reason)
             self._prepare(plan, executor)
             fleet = [Visit(tenant=FLEET_TENANT, jobs=(name,)) for name in plan.fleet_jobs]
             canary, rest = plan.visits[: self._order.canary], plan.visits[self._order.canary :]
@@ -415,7 +417,7 @@ class Runner:
         finally:
             executor.abandon(result.request)
 
-    def _leave_out(self, tenant: Tenant, job: str, reason: Reason) -> None:
+    def _leave_out(self, tenant: Tenant, job: str, reason: str) -> None:
         """Record that a planned execution was never claimed."""
         key = Key(job=job, tenant=tenant.name, slot_key=self._slot)
         request = self._request(key, fence=0)
@@ -424,7 +426,7 @@ class Runner:
         self._end(request, Outcome.SKIPPED, reason)
 
     def _end(
-        self, request: Request, outcome: Outcome, reason: Reason, state: State = State.CLAIMED
+        self, request: Request, outcome: Outcome, reason: str, state: State = State.CLAIMED
     ) -> None:
         """Give an outcome to an execution that has none of its own."""
         self._take_result(
@@ -432,10 +434,10 @@ class Runner:
                 request=request,
                 server=self._tally.open.get(request.key, FLEET_TENANT).server,
                 outcome=outcome,
-                reason=reason.value,
+                reason=str(reason),
                 started_at=self._parts.clock(),
                 duration_seconds=0.0,
-                cause=reason.value if outcome is Outcome.INTERRUPTED else None,
+                cause=str(reason) if outcome is Outcome.INTERRUPTED else None,
             ),
             state,
         )
