@@ -102,6 +102,14 @@ class JobFileBroken(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsMissed(Event):
+    """Slots of a job, on all tenants together, that nobody did and nobody will do."""
+
+    job: str
+    slots: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimRefused(Event):
     """Another run has done this work, or is doing it."""
 

@@ -22,6 +22,7 @@ from cronrunner.model import (
     Job,
     LeftOut,
     Plan,
+    Reason,
     Scope,
     SetAside,
     Statistics,
@@ -159,13 +160,15 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
     *,
     veto: Veto = filter_veto,
     setting_aside: Veto = lambda job, tenant: None,  # noqa: ARG005 - nothing is
+    missed: Callable[[Job, Tenant], bool] = lambda job, tenant: False,  # noqa: ARG005 - none is
     statistics: Mapping[tuple[str, str], Statistics] | None = None,
     fleet: bool = True,
 ) -> Plan:
     """Lay out the visits of a run, in order.
 
     ``veto`` leaves a pair out of the plan; what ``setting_aside`` names is to be recorded as
-    skipped. ``fleet`` is false for a run over a part of the tenants: fleet-scope jobs stay out.
+    skipped, and so is what was ``missed``, for good. ``fleet`` is false for a run over a part
+    of the tenants: fleet-scope jobs stay out.
     """
     left_out: list[LeftOut] = []
     set_aside: list[SetAside] = []
@@ -178,6 +181,9 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
                 left_out.append(LeftOut(tenant=tenant.name, job=job.name, reason=reason))
             elif (reason := setting_aside(job, tenant)) is not None:
                 set_aside.append(SetAside(tenant=tenant, job=job.name, reason=reason))
+            elif missed(job, tenant):
+                reason = Reason.MISSED.value
+                set_aside.append(SetAside(tenant=tenant, job=job.name, reason=reason, closes=True))
             else:
                 wanted.append(job.name)
         if wanted:

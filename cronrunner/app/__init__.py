@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cronrunner import logs, planning
 from cronrunner.app.catalogue import Catalogue
 from cronrunner.app.checks import find_errors, find_warnings
+from cronrunner.app.due import Due
 from cronrunner.app.endpoints import (
     default_concurrency,
     endpoint_of,
@@ -176,32 +177,40 @@ class App:
     def _accepted(self) -> Mapping[str, frozenset[str]]:
         return self.queries.accepted_tenants()
 
-    def plan(
+    def plan(  # noqa: PLR0913 - each has a name of its own
         self,
         jobs: Sequence[Job],
         tenants: Sequence[Tenant],
         selection: Selection,
         confined: frozenset[tuple[str, str]] | None = None,
         *,
+        due: Due | None = None,
         fleet: bool = True,
     ) -> Plan:
         """Lay out a run over what discovery found; ``confined`` to (job, tenant) pairs.
 
-        Without ``fleet`` fleet-scope jobs stay out of it. Raises ``ConfigError``.
+        With ``due`` what is not due is left out. Without ``fleet`` fleet-scope jobs stay out of
+        it. Raises ``ConfigError``.
         """
 
         def veto(job: Job, tenant: Tenant) -> str | None:
             if confined is not None and (job.name, tenant.name) not in confined:
                 return "did not fail in the run that is repeated"
-            return self.catalogue.veto(job, tenant)
+            refused = self.catalogue.veto(job, tenant)
+            if refused is None and due is not None and confined is None:
+                refused = due.veto(job, tenant)
+            return refused
 
         if confined is not None:
             jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
+        if due is not None and confined is None:
+            jobs = due.jobs(jobs)
         return planning.make_plan(
             jobs,
             planning.select_tenants(tenants, selection),
             veto=veto,
             statistics=self.statistics,
+            missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
             fleet=fleet and not selection.narrows_tenants,
         )
 

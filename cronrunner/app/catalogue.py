@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from cronrunner.model import (
     Tenant,
 )
 from cronrunner.planning import filter_veto
+from cronrunner.schedule import TENANT_ZONE, Schedule
 
 _PREPARE: Final = ":prepare"
 _SUMMARIZE: Final = ":summarize"
@@ -33,9 +35,14 @@ def overridden(job: Job, settings: JobSettings) -> Job:
     """Return ``job`` with what ``settings`` say about everything but options."""
     changes: dict[str, Any] = {
         name: value
-        for name in ("enabled", "schedule", "timeout")
+        for name in ("enabled", "schedule", "every", "timezone", "catch_up", "timeout")
         if (value := getattr(settings, name)) is not None
     }
+    # Of an expression and an interval the one that the configuration says is meant.
+    if settings.schedule is not None:
+        changes["every"] = None
+    elif settings.every is not None:
+        changes["schedule"] = None
     if settings.retries is not None:
         changes["retry"] = replace(job.retry, attempts=settings.retries + 1)
     return replace(job, **changes) if changes else job
@@ -97,6 +104,16 @@ class Catalogue:
         if tenant.name == FLEET or not self._tenant(tenant.name).jobs:
             return self._options[job.name]
         return self._values(job, self._settings.job(job.name, tenant=tenant.name))
+
+    def schedule(self, job: Job, tenant: Tenant) -> Schedule:
+        """Return the slots of a job on a tenant."""
+        own = self._on(job, tenant)
+        zone = tenant.timezone if own.timezone == TENANT_ZONE else own.timezone
+        return Schedule(expression=own.schedule, every=own.every, zone=zone)
+
+    def catch_up(self, job: Job, tenant: Tenant) -> timedelta:
+        """Return how late a slot of a job may be on a tenant."""
+        return self._on(job, tenant).catch_up
 
     def _on(self, job: Job, tenant: Tenant) -> Job:
         if tenant.name == FLEET or not self._tenant(tenant.name).jobs:

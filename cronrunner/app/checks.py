@@ -14,7 +14,7 @@ from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
 from cronrunner.config import JobSettings, Settings, load_rest
 from cronrunner.errors import Problem
 from cronrunner.ledger.engine import ledger_file
-from cronrunner.model import Job, Option, Transaction
+from cronrunner.model import Job, Option, Transaction, format_duration
 from cronrunner.planning import is_glob, nearest
 from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
@@ -107,6 +107,17 @@ def _bad_schedule(expression: str) -> str | None:
     return None
 
 
+def _bad_interval(override: JobSettings) -> str | None:
+    if override.schedule is not None:
+        return "expected either a schedule or an interval, got both"
+    if override.every is not None and override.every < schedule.SHORTEST:
+        return (
+            f"expected at least {format_duration(schedule.SHORTEST)},"
+            f" got {format_duration(override.every)}"
+        )
+    return None
+
+
 def _overrides(settings: Settings) -> Iterator[tuple[tuple[str, ...], str, JobSettings]]:
     """Give every override of a job with its place in the file."""
     for pattern, override in settings.jobs.items():
@@ -125,6 +136,8 @@ def _override_errors(
         yield _at(settings, missing, *location)
     if override.schedule is not None and (text := _bad_schedule(override.schedule)):
         yield _at(settings, f"job {pattern}: schedule: {text}", *location, "schedule")
+    if override.every is not None and (text := _bad_interval(override)):
+        yield _at(settings, f"job {pattern}: every: {text}", *location, "every")
     for name, raw in override.options.items():
         place = (*location, "options", name)
         declaring = [job for job in jobs if name in job.options]
@@ -173,9 +186,6 @@ def _not_enforced(jobs: Mapping[str, Job]) -> Iterator[str]:
     batches = [name for name in names if jobs[name].transaction is Transaction.BATCH]
     if batches:
         yield f'transaction="batch": runs as one transaction yet ({_some(batches)})'
-    scheduled = [name for name in names if jobs[name].schedule]
-    if scheduled:
-        yield f"schedule: checked and shown; whoever triggers a run decides ({_some(scheduled)})"
 
 
 def _some(names: Iterable[str]) -> str:

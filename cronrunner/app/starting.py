@@ -17,15 +17,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from cronrunner import planning
 from cronrunner.affinity import OneCpu
 from cronrunner.app.checks import warn_ledger_in_container
+from cronrunner.app.due import Due
 from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
-from cronrunner.events import Dispatcher, Listener, Warned
+from cronrunner.events import Dispatcher, Listener, SlotsMissed, Warned
 from cronrunner.execution import Performer, Work
 from cronrunner.executors import Executor, ThreadExecutor
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
+    FLEET_TENANT,
     WELL,
     Job,
     Outcome,
@@ -52,6 +54,8 @@ class RunOptions:
     """What the command line says of a run, beyond the selection."""
 
     command: str
+    #: Do what is due, and not everything.
+    due: bool = False
     scheduled_at: datetime | None = None
     concurrency: int | None = None
     again: bool = False
@@ -112,6 +116,11 @@ class _Start:
         if self._earlier is not None and selection == Selection():
             selection = _selection_of(self._earlier["selection"])
         self._selection = selection
+        self._run = self._make_run()
+        #: Says the slot of each job and tenant; without it the run has one slot.
+        self._due = None
+        if self._is_due():
+            self._due = Due(app.catalogue, app.queries, self._run.slot.at)
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
         self._watchdog = Watchdog(grace=app.settings.runner.grace)
         self._prepared_values: dict[tuple[str, str], str] = {}
@@ -122,12 +131,13 @@ class _Start:
         options = self._options
         repeat = Repeat.EVERYTHING if options.again else Repeat.NOTHING
         return Order(
-            run=self._run(),
+            run=self._run,
             jobs=self._jobs,
             broken=tuple(str(problem) for problem in self._app.found.problems),
             fleet=not self._selection.narrows_tenants,
-            selection=_selection_document(self._selection),
+            selection={**_selection_document(self._selection), "due": self._due is not None},
             grace=self._app.settings.runner.grace,
+            slot_of=self._slot_of,
             repeat=Repeat.UNWELL if options.only_failed else repeat,
             accept_shrink=options.accept_shrink,
             deadline=options.deadline or self._app.settings.runner.deadline,
@@ -135,10 +145,23 @@ class _Start:
             canary=options.canary,
         )
 
-    def _run(self) -> Run:
+    def _is_due(self) -> bool:
+        """Tell whether each job has its own slots; whoever repeats such a run keeps them."""
+        if self._earlier is None:
+            return self._options.due
+        return bool(self._earlier["selection"].get("due"))
+
+    def _slot_of(self, job: str, tenant: Tenant) -> Slot:
+        return self._run.slot if self._due is None else self._due.slot_of(job, tenant)
+
+    def _make_run(self) -> Run:
         now, at = self._app.clock(), self._options.scheduled_at
         name = f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        slot = Slot.of_run(name, now) if at is None else Slot.scheduled(at)
+        if self._options.due:
+            # What it does has slots of its own.
+            slot = Slot.of_run(name, at or now)
+        else:
+            slot = Slot.of_run(name, now) if at is None else Slot.scheduled(at)
         if self._earlier is not None:
             at = self._earlier["scheduled_at"]
             slot = Slot(at=self._earlier["slot"], key=self._earlier["slot_key"])
@@ -180,10 +203,26 @@ class _Start:
         alone = self._selection.shard is not None and self._options.scheduled_at is None
         resumes = self._earlier is not None
         plan = self._app.plan(
-            self._jobs, tenants, self._selection, confined, fleet=resumes or not alone
+            self._jobs,
+            tenants,
+            self._selection,
+            confined,
+            due=self._due,
+            fleet=resumes or not alone,
         )
+        if self._due is not None:
+            self._count_missed(self._due, plan)
         self._app.forget_statistics()
         return plan
+
+    def _count_missed(self, due: Due, plan: Plan) -> None:
+        """Say which slots nobody did, and remember the jobs that are seen for the first time."""
+        pairs = [(name, visit.tenant) for visit in plan.visits for name in visit.jobs]
+        pairs += [(name, FLEET_TENANT) for name in plan.fleet_jobs]
+        pairs += [(each.job, each.tenant) for each in plan.set_aside]
+        for job, slots in due.missed(pairs).items():
+            self._events.emit(SlotsMissed(job=job, slots=slots))
+        self._app.ledger.see_jobs(job.name for job in self._jobs if job.is_scheduled)
 
     def _failed_pairs(self) -> frozenset[tuple[str, str]] | None:
         """Return the (job, tenant) pairs to which the run is confined; ``None`` for no limit.
@@ -210,9 +249,15 @@ class _Start:
     def _is_closed(self, job: Job, slot_key: str) -> bool:
         """Tell whether every tenant that a job is for has closed its claim of a slot."""
         veto = self._app.catalogue.veto
-        wanted = {tenant.name for tenant in self._found if veto(job, tenant) is None}
+        wanted = {
+            tenant.name
+            for tenant in self._found
+            if veto(job, tenant) is None and self._slot_of(job.name, tenant).key == slot_key
+        }
         claims = self._app.queries.outcomes_of_slot(job.name, slot_key)
-        return all(name in claims and claims[name][0] == "closed" for name in wanted)
+        return bool(wanted) and all(
+            name in claims and claims[name][0] == "closed" for name in wanted
+        )
 
     def _executor(self, plan: Plan, hooks: Hooks) -> Executor:
         concurrency = self._app.concurrency(plan, self._options.concurrency)

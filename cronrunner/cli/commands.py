@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from cronrunner.cli.options import (
-    Duration,
-    Failures,
     Instant,
     config_option,
     json_option,
+    limit_options,
     selection_options,
 )
 
@@ -34,19 +33,7 @@ _OUTCOMES = (
 @click.option("--again", is_flag=True, help="Repeat a slot that is done, on purpose.")
 @click.option("--resume", metavar="RUN", help="Do what an earlier run has left; `last` is one.")
 @click.option("--only-failed", metavar="RUN", help="Repeat what did not go well in a run.")
-@click.option("--accept-shrink", is_flag=True, help="Agree that the missing tenants are gone.")
-@click.option("--deadline", type=Duration(), help="Drain by itself after this long.")
-@click.option("--max-failures", type=Failures(), help="Stop at so many failures.")
-@click.option(
-    "--canary",
-    type=click.IntRange(min=0),
-    default=0,
-    help="So many tenants first; the rest if well.",
-)
-@click.option("--concurrency", type=click.IntRange(min=1), help="Visits at the same time.")
-@click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics while the run lasts."
-)
+@limit_options
 @config_option
 @json_option
 def run(**asked: Any) -> int:  # noqa: ANN401 - the options above
@@ -57,6 +44,28 @@ def run(**asked: Any) -> int:  # noqa: ANN401 - the options above
     from cronrunner.cli.running import run_now  # noqa: PLC0415 - see the module
 
     return run_now(**asked)
+
+
+@click.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
+@selection_options
+@click.option(
+    "--scheduled-at",
+    type=Instant(),
+    envvar="CRONRUNNER_SCHEDULED_AT",
+    help="The moment that the trigger was for. It decides what is due, not the clock.",
+)
+@limit_options
+@config_option
+@json_option
+def due(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Run what is due: of each job and tenant the newest slot that is not done.
+
+    A JOB is a name, a glob, or the last part of a name.
+    """
+    from cronrunner.cli.running import run_now  # noqa: PLC0415 - see the module
+
+    return run_now(**asked, due=True)
 
 
 @click.command()
@@ -181,4 +190,4 @@ def init(folder: str) -> int:
     return write_starter(folder)
 
 
-COMMANDS = (run, plan, jobs, tenants, history, show, check, serve, init)
+COMMANDS = (run, due, plan, jobs, tenants, history, show, check, serve, init)

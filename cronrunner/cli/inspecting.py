@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from cronrunner import planning, schedule
+from cronrunner import planning
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
-from cronrunner.model import ExitCode, Job, Plan, Statistics, Tenant
+from cronrunner.model import FLEET_TENANT, ExitCode, Job, Plan, Statistics, Tenant
 from cronrunner.planning import Selection
+from cronrunner.schedule import Schedule
 
 
 def _selection(asked: dict[str, Any]) -> Selection:
@@ -128,7 +129,13 @@ def show_jobs(*, config: str | None, as_json: bool) -> int:
             documents.write([_job_document(job) for job in jobs])
         else:
             columns = ("job", "schedule", "next (UTC)", "timeout", "scope", "file", "what")
-            rendering.print_table(columns, (_job_cells(job, app.clock()) for job in jobs))
+            rendering.print_table(
+                columns,
+                (
+                    _job_cells(job, app.catalogue.schedule(job, FLEET_TENANT), app.clock())
+                    for job in jobs
+                ),
+            )
     return ExitCode.NOT_WELL if app.found.problems else ExitCode.OK
 
 
@@ -137,6 +144,9 @@ def _job_document(job: Job) -> documents.Document:
         "job": job.name,
         "enabled": job.enabled,
         "schedule": job.schedule,
+        "every_seconds": None if job.every is None else job.every.total_seconds(),
+        "timezone": job.timezone,
+        "catch_up_seconds": job.catch_up.total_seconds(),
         "timeout_seconds": job.timeout.total_seconds(),
         "attempts": job.retry.attempts,
         "scope": str(job.scope),
@@ -147,11 +157,11 @@ def _job_document(job: Job) -> documents.Document:
     }
 
 
-def _job_cells(job: Job, now: datetime) -> tuple[object, ...]:
-    upcoming = schedule.next_slot(job.schedule, now) if job.schedule and job.enabled else None
+def _job_cells(job: Job, slots: Schedule, now: datetime) -> tuple[object, ...]:
+    upcoming = next(slots.after(now), None) if job.enabled else None
     name = job.name if job.enabled else f"{job.name} (disabled)"
     what = job.description.partition("\n")[0]
-    return (name, job.schedule, upcoming, job.timeout, job.scope, job.origin, what)
+    return (name, job.schedule or job.every, upcoming, job.timeout, job.scope, job.origin, what)
 
 
 def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # noqa: ANN401

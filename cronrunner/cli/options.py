@@ -149,3 +149,32 @@ def selection_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def limit_options(command: F) -> F:
+    """Add what bounds a run, and what it agrees to."""
+    for option in reversed(
+        (
+            click.option(
+                "--accept-shrink", is_flag=True, help="Agree that the missing tenants are gone."
+            ),
+            click.option("--deadline", type=Duration(), help="Drain by itself after this long."),
+            click.option("--max-failures", type=Failures(), help="Stop at so many failures."),
+            click.option(
+                "--canary",
+                type=click.IntRange(min=0),
+                default=0,
+                help="So many tenants first; the rest if well.",
+            ),
+            click.option(
+                "--concurrency", type=click.IntRange(min=1), help="Visits at the same time."
+            ),
+            click.option(
+                "--metrics-port",
+                type=click.IntRange(0, 65535),
+                help="Serve /metrics while the run lasts.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command

@@ -36,9 +36,6 @@ def run_now(  # noqa: PLR0913 - the command's options
     servers: tuple[str, ...],
     shard: tuple[int, int] | None,
     scheduled_at: datetime | None,
-    again: bool,
-    resume: str | None,
-    only_failed: str | None,
     accept_shrink: bool,
     deadline: timedelta | None,
     max_failures: tuple[int | None, float | None] | None,
@@ -47,6 +44,10 @@ def run_now(  # noqa: PLR0913 - the command's options
     metrics_port: int | None,
     config: str | None,
     as_json: bool,
+    due: bool = False,
+    again: bool = False,
+    resume: str | None = None,
+    only_failed: str | None = None,
 ) -> int:
     """Run, print the summary or the document, and return the exit code."""
     selection = Selection(
@@ -59,6 +60,7 @@ def run_now(  # noqa: PLR0913 - the command's options
     )
     options = RunOptions(
         command=_command(),
+        due=due,
         scheduled_at=scheduled_at,
         concurrency=concurrency,
         again=again,

@@ -55,6 +55,11 @@ def _read_zone(value: object) -> str:
     return _known_zone(str(_need_text(value, _ZONES)))
 
 
+def _read_job_zone(value: object) -> str:
+    """Read a zone, or the word for each tenant's own."""
+    return "tenant" if value == "tenant" else _read_zone(value)
+
+
 @lru_cache(maxsize=1024)
 def _known_zone(name: str) -> str:
     try:
@@ -171,6 +176,12 @@ Zone = Annotated[
     str,
     PlainValidator(_read_zone),
     WithJsonSchema({"type": "string", "examples": ["Europe/Berlin"]}),
+]
+
+JobZone = Annotated[
+    str,
+    PlainValidator(_read_job_zone),
+    WithJsonSchema({"type": "string", "examples": ["Europe/Berlin", "tenant"]}),
 ]
 
 FolderPath = Annotated[

@@ -18,6 +18,7 @@ from cronrunner.config.fields import (
     FromOne,
     FromZero,
     Globs,
+    JobZone,
     Labels,
     Options,
     Password,
@@ -200,6 +201,13 @@ class JobSettings(Section):
 
     enabled: bool | None = Field(None, description="Whether the job runs.")
     schedule: Text | None = Field(None, description="A cron expression of five fields.")
+    every: Duration | None = Field(None, description="Instead of a schedule: run every so often.")
+    timezone: JobZone | None = Field(
+        None, description="The zone of the schedule; `tenant` for each tenant's own."
+    )
+    catch_up: Duration | None = Field(
+        None, description="How late a slot may be and is still done by `cronrunner due`."
+    )
     timeout: Duration | None = Field(None, description="Limit of one attempt.")
     retries: FromZero | None = Field(None, description="How often a transient failure is repeated.")
     options: Options = Field({}, description="Values of the options that the job declares.")

@@ -19,6 +19,7 @@ from cronrunner.ledger.tables import (
     executions,
     prepared,
     runs,
+    seen_jobs,
     statistics,
     tenants,
 )
@@ -139,6 +140,28 @@ class Queries:
             for row in connection.execute(select(tenants.c.server, tenants.c.tenant)):
                 found[row.server].add(row.tenant)
         return {server: frozenset(names) for server, names in found.items()}
+
+    def tenants_seen(self) -> Mapping[str, datetime]:
+        """Return when each tenant of the last accepted discovery was first seen."""
+        query = select(tenants.c.tenant, tenants.c.first_seen_at)
+        with self._engine.connect() as connection:
+            return {row.tenant: row.first_seen_at for row in connection.execute(query)}
+
+    def jobs_seen(self) -> Mapping[str, datetime]:
+        """Return when each job was first seen by ``due``."""
+        with self._engine.connect() as connection:
+            found = connection.execute(select(seen_jobs))
+            return {row.job: row.first_seen_at for row in found}
+
+    def newest_closed_slots(self) -> Mapping[tuple[str, str], datetime]:
+        """Return (job, tenant) -> the newest scheduled slot that is closed."""
+        newest = func.max(claims.c.slot_key).label("newest")
+        # The keys of scheduled slots sort as their times do; others begin with a letter.
+        scheduled = (claims.c.state == "closed", claims.c.slot_key < "a")
+        query = select(claims.c.job, claims.c.tenant, newest).where(*scheduled)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.group_by(claims.c.job, claims.c.tenant))
+            return {(row.job, row.tenant): datetime.fromisoformat(row.newest) for row in rows}
 
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:
         """Return what is remembered of every (job, tenant) pair."""

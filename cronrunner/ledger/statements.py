@@ -28,6 +28,7 @@ from cronrunner.ledger.tables import (
     counters,
     durations,
     executions,
+    seen_jobs,
     statistics,
     tenants,
 )
@@ -74,6 +75,8 @@ class Statements:
         self.count_durations = self._upsert(durations, _add(durations, "executions", "seconds"))
         #: Inserts a tenant unless another run has just done so.
         self.new_tenants = self._upsert(tenants, lambda _: {"tenant": tenants.c.tenant})
+        #: Inserts a job unless it is there.
+        self.new_jobs = self._upsert(seen_jobs, lambda _: {"job": seen_jobs.c.job})
         self.count_events = self._upsert(counters, _add(counters, "value"))
 
     def _upsert(self, table: Table, assign: Assignments, leave_out: Container[str] = ()) -> Rows:

@@ -195,13 +195,25 @@ class Ledger:
             for chunk in chunks(sorted(known - wanted)):
                 connection.execute(tenants.delete().where(of_server, tenants.c.tenant.in_(chunk)))
             rows = [
-                {"server": server, "tenant": name, "first_seen_at": self._clock()}
+                {"server": server, "tenant": name, "first_seen_at": self._seen_at()}
                 for name in sorted(wanted - known)
             ]
             if rows:
                 self._statements.new_tenants(connection, rows)
 
         self._do(accept)
+
+    def see_jobs(self, names: Iterable[str]) -> None:
+        """Remember jobs from now on, or from the time that the run's trigger says."""
+        rows = [{"job": name, "first_seen_at": self._seen_at()} for name in names]
+        if rows:
+            self._do(lambda connection: self._statements.new_jobs(connection, rows))
+
+    def _seen_at(self) -> datetime:
+        """Return from when on slots count: a late trigger must not make its own slot too old."""
+        now, run = self._clock(), self._run
+        scheduled = None if run is None else run.scheduled_at
+        return now if scheduled is None else min(now, scheduled)
 
     def add_counters(self, deltas: Mapping[tuple[str, str], float]) -> None:
         """Add to counters that only events know."""

@@ -143,6 +143,12 @@ def _(event: events.JobFileBroken) -> Line:
 
 
 @line_of.register
+def _(event: events.SlotsMissed) -> Line:
+    fields = {"job": event.job, "slots": event.slots}
+    return Line("warning", "slots were missed: nothing was run for them", "slots.missed", fields)
+
+
+@line_of.register
 def _(event: events.ClaimRefused) -> Line:
     key = event.key
     fields = {"job": key.job, "tenant": key.tenant, "slot": key.slot_key, "holder": event.holder}

@@ -27,7 +27,7 @@ from prometheus_client.utils import floatToGoString
 
 from cronrunner import __version__
 from cronrunner.events import Warned
-from cronrunner.metrics.listener import DB_ERRORS, DISCOVERY_ERRORS
+from cronrunner.metrics.listener import DB_ERRORS, DISCOVERY_ERRORS, SLOTS_MISSED
 from cronrunner.model import DURATION_BUCKETS, LedgerSnapshot, Outcome, Run, RunSummary
 
 #: Writes what a registry collects, in one of the formats of Prometheus.
@@ -109,7 +109,7 @@ def collect(snapshot: LedgerSnapshot, *, series_limit: int, job_label: str = "jo
         *_job_families(snapshot, job_label),
         *_tenant_families(snapshot, series_limit, job_label),
         *_run_families(snapshot),
-        *_counter_families(snapshot),
+        *_counter_families(snapshot, job_label),
         build_info(),
     ]
 
@@ -249,10 +249,11 @@ def _run_families(snapshot: LedgerSnapshot) -> Iterator[Metric]:
     yield discovered
 
 
-def _counter_families(snapshot: LedgerSnapshot) -> Iterator[Metric]:
+def _counter_families(snapshot: LedgerSnapshot, job_label: str) -> Iterator[Metric]:
     for name, label, text in (
         (DISCOVERY_ERRORS, "reason", "Discoveries of a source that failed or found nothing."),
         (DB_ERRORS, "code", "Executions that ended with an error, by the database's code."),
+        (SLOTS_MISSED, job_label, "Slots for which nothing was run, and nothing will be."),
     ):
         family = CounterMetricFamily(name, text, labels=(label,))
         for (counter, value), count in sorted(snapshot.counters.items()):

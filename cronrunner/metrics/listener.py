@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from cronrunner.events import DiscoveryFailed, Event, ExecutionFinished
+from cronrunner.events import DiscoveryFailed, Event, ExecutionFinished, SlotsMissed
 
 DB_ERRORS: Final = "cronrunner_db_errors_total"
+SLOTS_MISSED: Final = "cronrunner_slots_missed_total"
 DISCOVERY_ERRORS: Final = "cronrunner_discovery_errors_total"
 
 
@@ -27,6 +28,8 @@ class MetricsListener:
                 self._add(DB_ERRORS, result.code)
             case DiscoveryFailed(reason=reason):
                 self._add(DISCOVERY_ERRORS, reason)
+            case SlotsMissed(job=job, slots=slots):
+                self._add(SLOTS_MISSED, job, slots)
             case _:
                 pass
 
@@ -36,6 +39,6 @@ class MetricsListener:
             deltas, self._deltas = self._deltas, Counter()
         return {key: float(value) for key, value in deltas.items()}
 
-    def _add(self, name: str, label: str) -> None:
+    def _add(self, name: str, label: str, count: int = 1) -> None:
         with self._lock:
-            self._deltas[name, label] += 1
+            self._deltas[name, label] += count

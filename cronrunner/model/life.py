@@ -90,8 +90,9 @@ def closes_claim(outcome: Outcome, *, by_job: bool) -> bool:
     """Tell whether ``outcome`` closes the claim of its execution.
 
     ``by_job`` is true for a ``Skip`` or ``Cancel`` that the job itself asked for: that is an
-    answer and closes. A skip or cancel by the runner (drain, pause, a failed ``prepare``)
-    leaves the work to whoever comes next, and so do ``stuck`` and ``interrupted``.
+    answer and closes, as does a slot that was missed. A skip or cancel by the runner (drain,
+    pause, a failed ``prepare``) leaves the work to whoever comes next, and so do ``stuck`` and
+    ``interrupted``.
     """
     if outcome in {Outcome.SKIPPED, Outcome.CANCELLED}:
         return by_job

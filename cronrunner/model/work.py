@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 
 from cronrunner.model.durations import as_utc
-from cronrunner.model.life import Outcome, closes_claim
+from cronrunner.model.life import Outcome, Reason, closes_claim
 from cronrunner.model.options import Option
 
 #: The tenant name under which fleet-scope work is claimed and recorded.
@@ -90,7 +90,14 @@ class Job:
     #: Where it was found: ``compliance.py:12`` relative to the job folder.
     origin: str
     description: str = ""
+    #: A cron expression.
     schedule: str | None = None
+    #: Instead of one: its slots are the multiples of this.
+    every: timedelta | None = None
+    #: The zone of the schedule: an IANA name, or ``tenant`` for each tenant's own.
+    timezone: str = "UTC"
+    #: A slot that is later than this is not done any more.
+    catch_up: timedelta = timedelta(hours=24)
     timeout: timedelta = timedelta(minutes=5)
     retry: RetryPolicy = RetryPolicy()
     scope: Scope = Scope.TENANT
@@ -102,6 +109,11 @@ class Job:
     #: Writes a marker into the tenant's database, in the job's transaction.
     exactly_once: bool = False
     enabled: bool = True
+
+    @property
+    def is_scheduled(self) -> bool:
+        """Tell whether it has slots of its own."""
+        return self.schedule is not None or self.every is not None
 
     @property
     def prepare_name(self) -> str:
@@ -163,6 +175,8 @@ class SetAside:
     job: str
     #: Begins with a ``Reason``.
     reason: str
+    #: Its claim is taken and closed: the slot is not done later either.
+    closes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,4 +259,4 @@ class Result:
     @property
     def closes_claim(self) -> bool:
         """Tell whether this result closes the claim of its execution."""
-        return closes_claim(self.outcome, by_job=self.by_job)
+        return closes_claim(self.outcome, by_job=self.by_job or self.reason == Reason.MISSED)

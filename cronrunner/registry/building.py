@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, TypeVar
+from zoneinfo import ZoneInfo
 
 from cronrunner.errors import Problem
 from cronrunner.model import (
@@ -16,9 +18,11 @@ from cronrunner.model import (
     Scope,
     TenantFilter,
     Transaction,
+    format_duration,
     parse_duration,
 )
 from cronrunner.registry.declaration import Declaration, JobFunction
+from cronrunner.schedule import SHORTEST, TENANT_ZONE
 
 T = TypeVar("T")
 W = TypeVar("W", bound=StrEnum)
@@ -55,6 +59,9 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         schedule=take(
             "schedule", lambda: _typed(declaration.schedule, str | None, "a cron expression"), None
         ),
+        every=take("every", lambda: _every(declaration), None),
+        timezone=take("timezone", lambda: _zone(declaration.timezone), "UTC"),
+        catch_up=take("catch_up", lambda: _duration(declaration.catch_up), timedelta(hours=24)),
         timeout=take("timeout", lambda: _duration(declaration.timeout), timedelta(minutes=5)),
         retry=take("retries", lambda: _retry(declaration), RetryPolicy()),
         scope=take("scope", lambda: _word(Scope, declaration.scope), Scope.TENANT),
@@ -87,6 +94,27 @@ def _typed(value: T, kind: Any, expected: str) -> T:  # noqa: ANN401 - what isin
     if isinstance(value, kind):
         return value
     msg = f"expected {expected}, got {value!r}"
+    raise ValueError(msg)
+
+
+def _every(declaration: Declaration) -> timedelta | None:
+    if declaration.every is None:
+        return None
+    every = _duration(declaration.every)
+    if declaration.schedule is not None:
+        msg = "expected either a schedule or an interval, got both"
+        raise ValueError(msg)
+    if every < SHORTEST:
+        msg = f"expected at least {format_duration(SHORTEST)}, got {format_duration(every)}"
+        raise ValueError(msg)
+    return every
+
+
+def _zone(name: object) -> str:
+    with suppress(KeyError, ValueError, OSError):
+        if isinstance(name, str):
+            return name if name == TENANT_ZONE else ZoneInfo(name).key
+    msg = f"expected an IANA name such as Europe/Berlin, or {TENANT_ZONE!r}, got {name!r}"
     raise ValueError(msg)
 
 

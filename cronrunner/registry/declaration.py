@@ -24,6 +24,9 @@ class Declaration:
 
     name: str | None = None
     schedule: str | None = None
+    every: str | timedelta | None = None
+    timezone: str = "UTC"
+    catch_up: str | timedelta = "24h"
     timeout: str | timedelta = "5m"
     retries: int = 0
     retry: RetryPolicy | None = None
@@ -45,6 +48,9 @@ def job(
     *,
     name: str | None = None,
     schedule: str | None = None,
+    every: str | timedelta | None = None,
+    timezone: str = "UTC",
+    catch_up: str | timedelta = "24h",
     timeout: str | timedelta = "5m",
     retries: int = 0,
     retry: RetryPolicy | None = None,
@@ -63,13 +69,15 @@ def job(
 ) -> JobFunction | Callable[[JobFunction], JobFunction]:
     """Declare a function that takes a ``JobContext`` to be a job.
 
-    ``schedule`` is a cron expression of five fields. ``timeout`` is a duration such as
-    ``"5m"``. ``retries`` is how often a transient failure is repeated; ``retry`` gives the
-    whole policy instead. ``scope`` is ``"tenant"`` or ``"fleet"``. ``transaction`` is
-    ``"tenant"`` (one transaction, committed on return), ``"batch"`` or ``"none"`` (the job
-    commits). ``tenants`` (globs) and ``labels`` say which tenants the job is for. ``options``
-    maps names to defaults, or to ``Option``s. ``prepare`` runs once before the fan-out and
-    gives each execution its ``ctx.prepared``; ``summarize`` runs once after it.
+    ``schedule`` is a cron expression of five fields; ``every`` a duration such as ``"15m"``
+    instead. ``timezone`` is the zone of the schedule, or ``"tenant"`` for each tenant's own.
+    ``cronrunner due`` does a slot that is up to ``catch_up`` late. ``timeout`` is a duration.
+    ``retries`` is how often a transient failure is repeated; ``retry`` gives the whole policy
+    instead. ``scope`` is ``"tenant"`` or ``"fleet"``. ``transaction`` is ``"tenant"`` (one
+    transaction, committed on return), ``"batch"`` or ``"none"`` (the job commits). ``tenants``
+    (globs) and ``labels`` say which tenants the job is for. ``options`` maps names to defaults,
+    or to ``Option``s. ``prepare`` runs once before the fan-out and gives each execution its
+    ``ctx.prepared``; ``summarize`` runs once after it.
     ``exactly_once`` writes a marker into the tenant's database in the job's transaction, so
     that not even a killed process makes a slot run twice.
 

@@ -36,6 +36,9 @@ class SqlJob:
 _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     "name": str,
     "schedule": str,
+    "every": str,
+    "timezone": str,
+    "catch_up": str,
     "timeout": str,
     "retries": lambda text: int(text) if text.isdigit() else text,
     "transaction": str,

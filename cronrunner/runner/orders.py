@@ -24,6 +24,7 @@ from cronrunner.model import (
     Result,
     Run,
     Shrink,
+    Slot,
     Source,
     Tenant,
 )
@@ -94,6 +95,8 @@ class Order:
     fleet: bool
     selection: Mapping[str, Any]
     grace: timedelta
+    #: The slot of a job on a tenant; fleet-scope work has one as well.
+    slot_of: Callable[[str, Tenant], Slot]
     repeat: Repeat = Repeat.NOTHING
     accept_shrink: bool = False
     #: When the run drains by itself.

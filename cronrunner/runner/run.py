@@ -20,7 +20,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from cronrunner.errors import ConfigError, LedgerError
@@ -84,7 +84,10 @@ class Runner:
         self._errors: list[str] = []
         self._discovered: dict[str, int] = {}
         self._discovery_failed = False
-        self._unprepared: set[str] = set()
+        #: (job, slot key)
+        self._unprepared: set[tuple[str, str]] = set()
+        #: Slot key -> its instant.
+        self._slots: dict[str, datetime] = {}
         #: Why nothing more begins; ``None`` as long as the run goes on.
         self._ending: Reason | None = None
         self._ended_by = ""
@@ -191,40 +194,55 @@ class Runner:
             )
         )
         try:
-            for each in plan.set_aside:
-                self._leave_out(each.tenant, each.job, each.reason)
+            self._set_aside(plan)
             self._prepare(plan, executor)
-            fleet = [Visit(tenant=FLEET_TENANT, jobs=(name,)) for name in plan.fleet_jobs]
             canary, rest = plan.visits[: self._order.canary], plan.visits[self._order.canary :]
             if canary:
                 self._visit_all(canary, executor)
                 self._judge_canary()
-            self._visit_all([*fleet, *rest], executor)
-            self._summarize(executor)
+            self._visit_all([*_fleet_visits(plan), *rest], executor)
+            self._summarize(plan, executor)
         finally:
             executor.close()
 
+    def _set_aside(self, plan: Plan) -> None:
+        """Record what is planned and not done; what closes its claim takes it first."""
+        closing = {self._key(each.job, each.tenant): each for each in plan.set_aside if each.closes}
+        claims = self._claim(list(closing))
+        self._count_refused(claims)
+        for key, fence in claims.granted.items():
+            with self._tally.lock:
+                self._tally.open[key] = closing[key].tenant
+            self._end(self._request(key, fence), Outcome.SKIPPED, closing[key].reason)
+        for each in plan.set_aside:
+            if not each.closes:
+                self._leave_out(each.tenant, each.job, each.reason)
+
     def _prepare(self, plan: Plan, executor: Executor) -> None:
         """Run the ``prepare`` of every planned job; note the jobs whose prepare failed."""
-        planned = {name for visit in plan.visits for name in visit.jobs} | set(plan.fleet_jobs)
-        jobs = [job for job in self._order.jobs if job.prepare and job.name in planned]
-        waiting = {job.prepare_name: job for job in jobs}
+        prepared = {job.name: job.prepare_name for job in self._order.jobs if job.prepare}
+        wanted = {pair for pair in self._planned_slots(plan) if pair[0] in prepared}
+        waiting = [Key(job=prepared[n], tenant=FLEET, slot_key=slot) for n, slot in sorted(wanted)]
         while waiting and not self._is_ending():
-            claims = self._claim([Key(job=n, tenant=FLEET, slot_key=self._slot) for n in waiting])
+            claims = self._claim(waiting)
             self._submit([(FLEET_TENANT, [key]) for key in claims.granted], claims, executor)
             self._settle(executor)
-            held = {key.job for key in claims.held}
-            waiting = {name: job for name, job in waiting.items() if name in held}
+            waiting = list(claims.held)
             if waiting:
                 # Another run is preparing for all: its value is awaited, not made twice.
                 executor.wait(_TICK_SECONDS)
-        self._unprepared |= {
-            job.name for job in jobs if not self._parts.is_prepared(job.name, self._slot)
-        }
+        self._unprepared |= {pair for pair in wanted if not self._parts.is_prepared(*pair)}
 
-    @property
-    def _slot(self) -> str:
-        return self._run.slot.key
+    def _planned_slots(self, plan: Plan) -> set[tuple[str, str]]:
+        """Return (job, slot key) of all that is planned."""
+        visits = [*plan.visits, *_fleet_visits(plan)]
+        keys = (self._key(name, visit.tenant) for visit in visits for name in visit.jobs)
+        return {(key.job, key.slot_key) for key in keys}
+
+    def _key(self, job: str, tenant: Tenant) -> Key:
+        slot = self._order.slot_of(job, tenant)
+        self._slots[slot.key] = slot.at
+        return Key(job=job, tenant=tenant.name, slot_key=slot.key)
 
     def _visit_all(self, visits: Sequence[Visit], executor: Executor) -> None:
         """Feed visits to the executor, server by server, a little ahead of it."""
@@ -258,19 +276,19 @@ class Runner:
         """Claim the executions of some visits and hand over those that were granted."""
         wanted: list[tuple[Tenant, list[Key]]] = []
         for visit in visits:
-            for name in visit.jobs:
-                if name in self._unprepared:
-                    self._leave_out(visit.tenant, name, Reason.PREPARE_FAILED)
-            keys = [
-                Key(job=name, tenant=visit.tenant.name, slot_key=self._slot)
-                for name in visit.jobs
-                if name not in self._unprepared
-            ]
-            wanted.append((visit.tenant, keys))
+            keys = [self._key(name, visit.tenant) for name in visit.jobs]
+            for key in keys:
+                if (key.job, key.slot_key) in self._unprepared:
+                    self._leave_out(visit.tenant, key.job, Reason.PREPARE_FAILED)
+            ready = [key for key in keys if (key.job, key.slot_key) not in self._unprepared]
+            wanted.append((visit.tenant, ready))
         claims = self._claim([key for _, keys in wanted for key in keys])
+        self._count_refused(claims)
+        self._submit(wanted, claims, executor)
+
+    def _count_refused(self, claims: Claims) -> None:
         self._tally.duplicates += len(claims.duplicates)
         self._tally.held += len(claims.held)
-        self._submit(wanted, claims, executor)
 
     def _claim(self, keys: Sequence[Key]) -> Claims:
         if not keys:
@@ -298,7 +316,8 @@ class Runner:
         executor.submit(visits)
 
     def _request(self, key: Key, fence: int) -> Request:
-        return Request(key=key, run=self._run.id, slot=self._run.slot.at, attempt=1, fence=fence)
+        slot = self._slots[key.slot_key]
+        return Request(key=key, run=self._run.id, slot=slot, attempt=1, fence=fence)
 
     def _settle(self, executor: Executor) -> None:
         """Wait for what was handed over; after a signal, for the grace only."""
@@ -326,7 +345,7 @@ class Runner:
         while not executor.idle() and time.monotonic() < until:
             executor.wait(_TICK_SECONDS)
 
-    def _summarize(self, executor: Executor) -> None:
+    def _summarize(self, plan: Plan, executor: Executor) -> None:
         """Run each ``summarize`` whose tenants are all closed; never for a part of the fleet.
 
         A discovery that failed or shrank gave a part of it.
@@ -334,16 +353,15 @@ class Runner:
         if not self._order.fleet or self._discovery_failed:
             return
         self._parts.ledger.flush()
+        jobs = {job.name: job for job in self._order.jobs if job.summarize}
         keys = [
-            Key(job=job.summarize_name, tenant=FLEET, slot_key=self._slot)
-            for job in self._order.jobs
-            if job.summarize
-            and job.name not in self._unprepared
-            and self._parts.is_closed(job, self._slot)
+            Key(job=jobs[name].summarize_name, tenant=FLEET, slot_key=slot)
+            for name, slot in sorted(self._planned_slots(plan) - self._unprepared)
+            if name in jobs and self._parts.is_closed(jobs[name], slot)
         ]
         if self._is_ending():
             for key in keys:
-                self._leave_out(FLEET_TENANT, key.job, self._ending or Reason.DRAINED)
+                self._leave_out_key(FLEET_TENANT, key, self._ending or Reason.DRAINED)
             return
         claims = self._claim(keys)
         self._submit([(FLEET_TENANT, [key]) for key in claims.granted], claims, executor)
@@ -375,7 +393,7 @@ class Runner:
             self._parts.ledger.keep_prepared(job, key.slot_key, result.value)
         elif hook == "prepare":
             # Also with --again, when an earlier value of the slot is there.
-            self._unprepared.add(job)
+            self._unprepared.add((job, key.slot_key))
         self._parts.ledger.record(result)
         self._parts.events.emit(ExecutionFinished(result=result))
 
@@ -419,7 +437,9 @@ class Runner:
 
     def _leave_out(self, tenant: Tenant, job: str, reason: str) -> None:
         """Record that a planned execution was never claimed."""
-        key = Key(job=job, tenant=tenant.name, slot_key=self._slot)
+        self._leave_out_key(tenant, self._key(job, tenant), reason)
+
+    def _leave_out_key(self, tenant: Tenant, key: Key, reason: str) -> None:
         request = self._request(key, fence=0)
         with self._tally.lock:
             self._tally.open[key] = tenant
@@ -472,6 +492,10 @@ class Runner:
             stopped=self._ending is Reason.STOPPED,
             forced=forced,
         )
+
+
+def _fleet_visits(plan: Plan) -> list[Visit]:
+    return [Visit(tenant=FLEET_TENANT, jobs=(name,)) for name in plan.fleet_jobs]
 
 
 def _shrink_text(shrink: Shrink) -> str:

@@ -61,6 +61,7 @@ def small(
     jobs: Mapping[str, str] | str = COUNTING,
     *,
     tenants: int = 3,
+    zones: Mapping[str, str] | None = None,
     **config: Any,
 ) -> Fleet:
     """Make the fleet: tenants ``t0``, ``t1`` and so on, each with an empty table ``done``."""
@@ -74,6 +75,8 @@ def small(
         "servers": {"files": {"url": "sqlite://", "discover": {"directory": "tenants"}}},
         "runner": {"concurrency": 2, "heartbeat": "200ms", "lease": "20s"},
     }
+    if zones:
+        settings["tenants"] = {name: {"timezone": zone} for name, zone in zones.items()}
     return Fleet(folder, settings | config, files)
 
 

@@ -116,12 +116,11 @@ def test_a_server_that_cannot_work_is_an_error(errors: Check, server: str, expec
 def test_what_is_declared_and_not_enforced_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "tenants.yaml"
     path.write_text(FILES, encoding="utf-8")
-    known = job(transaction=Transaction.BATCH, schedule="0 0 * * *")
+    known = job(transaction=Transaction.BATCH)
     found = Found(jobs={"a.x": known}, problems=())
     texts = [problem.text for problem in find_warnings(load(path, {}), found)]
 
     assert any(text.startswith('transaction="batch"') for text in texts)
-    assert any(text.startswith("schedule: ") for text in texts)
 
 
 # A file with mistakes is checked as far as it can be understood.

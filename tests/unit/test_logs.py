@@ -110,6 +110,7 @@ EVENTS: tuple[events.Event, ...] = (
     events.DiscoveryShrank(shrink=Shrink(server="main", accepted=9, found=3, missing=("a", "b"))),
     events.TenantRefused(server="main", reason="a name"),
     events.JobFileBroken(problem="jobs/x.py:3: no"),
+    events.SlotsMissed(job="cleanup.rows", slots=4),
     events.ClaimRefused(key=REQUEST.key, holder="01JD7", held=True),
     events.ExecutionStarted(request=REQUEST, tenant=TENANT),
     events.ExecutionFinished(

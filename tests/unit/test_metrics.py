@@ -94,6 +94,7 @@ FULL = replace(
     counters={
         ("cronrunner_db_errors_total", "1146"): 3,
         ("cronrunner_discovery_errors_total", "unreachable"): 2,
+        ("cronrunner_slots_missed_total", "cleanup.rows"): 5,
     },
 )
 

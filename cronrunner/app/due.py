@@ -1,0 +1,88 @@
+"""What is due: for each job and tenant the newest slot that nobody has done yet.
+
+A slot is due when it is not later than the moment that the trigger says, not earlier than its job
+and its tenant were first seen, and not closed. Older slots that nobody did are missed: they are
+counted, and never done one by one. A due slot that is later than the job's ``catch_up`` is missed
+as well; that is recorded, so that it is said once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Final
+
+from cronrunner.app.catalogue import Catalogue
+from cronrunner.ledger import Queries
+from cronrunner.model import FLEET_TENANT, Job, Scope, Slot, Tenant
+
+#: More missed slots of one pair are not counted.
+_MISSED: Final = 10_000
+
+
+class Due:
+    """Which slots are due at a moment."""
+
+    def __init__(self, catalogue: Catalogue, queries: Queries, at: datetime) -> None:
+        self._catalogue = catalogue
+        self._at = at
+        self._jobs_seen = queries.jobs_seen()
+        self._tenants_seen = queries.tenants_seen()
+        self._newest_closed = queries.newest_closed_slots()
+        # Of thousands of tenants nearly all share a few schedules.
+        self._newest = cache(lambda schedule: schedule.newest(at))
+        self._between = cache(
+            lambda schedule, since, slot: schedule.count_between(since, slot, limit=_MISSED)
+        )
+        self._closed = cache(
+            lambda job, slot_key: {
+                tenant
+                for tenant, (state, _) in queries.outcomes_of_slot(job, slot_key).items()
+                if state == "closed"
+            }
+        )
+
+    def slot_of(self, job: str, tenant: Tenant) -> Slot:
+        """Return the newest slot of a job on a tenant; of a job without slots, the moment."""
+        newest = self._newest(self._catalogue.schedule(self._catalogue.jobs[job], tenant))
+        return Slot.scheduled(self._at if newest is None else newest)
+
+    def veto(self, job: Job, tenant: Tenant) -> str | None:
+        """Say why nothing is due."""
+        if not self._catalogue.schedule(job, tenant).is_set:
+            return "has no schedule"
+        slot = self.slot_of(job.name, tenant)
+        if slot.at < self._seen_at(job.name, tenant.name):
+            return f"not due: the slot {slot.key} is older than what is known of it"
+        if tenant.name in self._closed(job.name, slot.key):
+            return f"not due: the slot {slot.key} is done"
+        return None
+
+    def is_missed(self, job: Job, tenant: Tenant) -> bool:
+        """Tell whether what is due is too late."""
+        late = self._at - self.slot_of(job.name, tenant).at
+        return late > self._catalogue.catch_up(job, tenant)
+
+    def jobs(self, jobs: Sequence[Job]) -> list[Job]:
+        """Leave out fleet-scope jobs that are not due; the others depend on the tenant."""
+        return [
+            job for job in jobs if job.scope is Scope.TENANT or self.veto(job, FLEET_TENANT) is None
+        ]
+
+    def missed(self, pairs: Sequence[tuple[str, Tenant]]) -> Mapping[str, int]:
+        """Count, by job, the older slots of due pairs that nobody did and nobody will."""
+        counts: Counter[str] = Counter()
+        for name, tenant in pairs:
+            schedule = self._catalogue.schedule(self._catalogue.jobs[name], tenant)
+            slot = self.slot_of(name, tenant)
+            done = self._newest_closed.get((name, tenant.name))
+            since = done or self._seen_at(name, tenant.name)
+            counts[name] += self._between(schedule, since, slot.at)
+        return {name: count for name, count in counts.items() if count}
+
+    def _seen_at(self, job: str, tenant: str) -> datetime:
+        """Return from when on slots count: both are seen now if they were never seen before."""
+        seen = (self._jobs_seen.get(job, self._at), self._tenants_seen.get(tenant))
+        return max(each for each in seen if each is not None)
