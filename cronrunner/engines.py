@@ -213,6 +213,10 @@ class TenantEngine:
         """Set the longest that a statement of the sessions to be opened may take."""
         self._statement_seconds = seconds
 
+    def lock(self, name: str) -> bool | None:
+        """Take a named lock of the server until the session ends; see ``DatabaseKind.lock``."""
+        return self._parts.kind.lock(self._sessions[0], name)
+
     def cancel(self) -> bool | None:
         """Cancel the running statement, from another thread; ``None`` if nobody could be asked."""
         return self._each_session(sever=False)

@@ -72,6 +72,10 @@ class DeadlineError(CronrunnerError):
     """The job's timeout is over. Give it a longer one, or let it do less at a time."""
 
 
+class OverlapError(CronrunnerError):
+    """Another session holds the server's lock on this work."""
+
+
 class ConnectionBusyError(CronrunnerError):
     """The visit's one connection is in use.
 

@@ -16,6 +16,7 @@ from cronrunner.model import (
     FLEET,
     Job,
     Option,
+    Overlap,
     Request,
     Tenant,
 )
@@ -43,6 +44,8 @@ def overridden(job: Job, settings: JobSettings) -> Job:
         changes["every"] = None
     elif settings.every is not None:
         changes["schedule"] = None
+    if settings.overlap is not None:
+        changes["overlap"] = Overlap(settings.overlap)
     if settings.retries is not None:
         changes["retry"] = replace(job.retry, attempts=settings.retries + 1)
     return replace(job, **changes) if changes else job

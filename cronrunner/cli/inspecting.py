@@ -203,4 +203,7 @@ def _tenant_document(tenant: Tenant, known: Sequence[Statistics]) -> documents.D
         "timezone": tenant.timezone,
         "last_run_at": max((at for each in known if (at := each.last_run_at)), default=None),
         "failing_jobs": sorted(each.job for each in known if each.consecutive_failures),
+        "overlapping_jobs": {
+            each.job: each.overlaps_in_a_row for each in known if each.overlaps_in_a_row
+        },
     }

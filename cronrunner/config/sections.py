@@ -209,6 +209,9 @@ class JobSettings(Section):
         None, description="How late a slot may be and is still done by `cronrunner due`."
     )
     timeout: Duration | None = Field(None, description="Limit of one attempt.")
+    overlap: Literal["skip", "wait", "allow"] | None = Field(
+        None, description="What is done while an earlier slot is at work on the tenant."
+    )
     retries: FromZero | None = Field(None, description="How often a transient failure is repeated.")
     options: Options = Field({}, description="Values of the options that the job declares.")
 

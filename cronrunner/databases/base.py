@@ -102,6 +102,13 @@ class DatabaseKind(Protocol):
         connection of the same user; ``None`` when the server does not answer.
         """
 
+    def lock(self, session: Any, name: str) -> bool | None:  # noqa: ANN401 - a DBAPI connection
+        """Take a named lock for the rest of the session, without waiting.
+
+        False when another session holds it; ``None`` where the server has no such locks.
+        ``name`` has at most 64 characters.
+        """
+
     def list_databases(self, connection: Connection) -> list[str]:
         """List the databases of the server that can be tenants, sorted, system ones left out."""
 

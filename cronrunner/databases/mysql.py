@@ -187,6 +187,17 @@ class MySQL:
         control.exec_driver_sql(kill)
         return True
 
+    def lock(self, session: Any, name: str) -> bool | None:  # noqa: ANN401 - pymysql.Connection
+        """Take a lock by ``GET_LOCK``, which a Galera cluster refuses."""
+        try:
+            with session.cursor() as cursor:
+                cursor.execute("SELECT GET_LOCK(%s, 0)", (name,))
+                return bool(cursor.fetchone()[0])
+        except pymysql.err.MySQLError as error:
+            if error.args and error.args[0] == ER.NOT_SUPPORTED_YET:
+                return None
+            raise
+
     def list_databases(self, connection: Connection) -> list[str]:
         """List what the user has a grant on, by ``SHOW DATABASES``."""
         names = connection.execute(text("SHOW DATABASES")).scalars()

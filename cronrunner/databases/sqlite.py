@@ -94,6 +94,11 @@ class SQLite:
         session.interrupt()
         return True
 
+    def lock(self, session: Any, name: str) -> bool | None:  # noqa: ANN401 - sqlite3.Connection
+        """Say that there are no named locks."""
+        del session, name
+        return None
+
     def list_databases(self, connection: Connection) -> list[str]:
         """List nothing: a file does not know its neighbours; sources list folders."""
         del connection

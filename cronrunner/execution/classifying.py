@@ -14,7 +14,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cronrunner.databases import describe, facts
-from cronrunner.errors import Cancel, CountersError, DeadlineError, Retry, Skip
+from cronrunner.errors import (
+    Cancel,
+    CountersError,
+    DeadlineError,
+    OverlapError,
+    Retry,
+    Skip,
+)
 from cronrunner.execution.attempt import Attempt, Work
 from cronrunner.model import (
     EMPTY,
@@ -61,18 +68,19 @@ class Classifier:
                 reason = Reason.RECOVERED.value if attempt.recovered else None
                 counters = {self._text(name): count for name, count in attempt.value.items()}
                 return replace(result, counters=counters, reason=reason)
-            case Skip(reason=reason):
-                return replace(
-                    result, outcome=Outcome.SKIPPED, reason=self._text(reason), by_job=True
-                )
-            case Cancel(reason=reason):
-                return replace(
-                    result, outcome=Outcome.CANCELLED, reason=self._text(reason), by_job=True
-                )
+            case Skip() | Cancel() | OverlapError() as error:
+                return self._left(result, error)
             case DeadlineError() as error:
                 return self._expired(result, attempt.deadline, error)
             case error:
                 return self._failed(result, attempt, error)
+
+    def _left(self, result: Result, error: Skip | Cancel | OverlapError) -> Result:
+        """Tell what the job itself answered from what kept it from being asked."""
+        if isinstance(error, OverlapError):
+            return replace(result, outcome=Outcome.SKIPPED, reason=f"{Reason.OVERLAP}: {error}")
+        outcome = Outcome.SKIPPED if isinstance(error, Skip) else Outcome.CANCELLED
+        return replace(result, outcome=outcome, reason=self._text(error.reason), by_job=True)
 
     def _text(self, text: str) -> str:
         clean = text.encode("utf-8", "backslashreplace").decode()

@@ -39,13 +39,20 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from hashlib import blake2b
 
 from cronrunner import logs
 from cronrunner.context import JobContext
 from cronrunner.databases import markers
 from cronrunner.engines import Engines, TenantEngine
-from cronrunner.errors import DeadlineError
-from cronrunner.events import Dispatcher, ExecutionStarted, ExecutionStuck, VisitFinished
+from cronrunner.errors import DeadlineError, OverlapError
+from cronrunner.events import (
+    Dispatcher,
+    ExecutionStarted,
+    ExecutionStuck,
+    VisitFinished,
+    Warned,
+)
 from cronrunner.execution.attempt import Attempt, Resolve, Work
 from cronrunner.execution.classifying import Classifier, begun, read_counters
 from cronrunner.model import (
@@ -91,6 +98,8 @@ class Performer:
         self._grace = grace
         self._pause = pause
         self._on_stuck = on_stuck
+        #: Servers that were found to have no named locks.
+        self._lockless: set[str] = set()
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
         """Make the attempts of a visit, giving each result as soon as it is there."""
@@ -218,6 +227,8 @@ class Performer:
         try:
             if work.delay is not None:
                 self._pause(min(work.delay, work.job.timeout))
+            if work.job.server_lock and attempt.engine is not None:
+                self._lock(attempt, attempt.engine)
             if work.job.exactly_once and attempt.request.key.job == work.job.name:
                 attempt = self._call_once(attempt, work, context)
             else:
@@ -232,6 +243,19 @@ class Performer:
             over = DeadlineError(f"the job's timeout of {timeout} is over")
             return replace(attempt, error=over, deadline=deadline)
         return attempt
+
+    def _lock(self, attempt: Attempt, engine: TenantEngine) -> None:
+        """Hold the server's lock on the pair as long as the session lasts."""
+        key, server = attempt.request.key, attempt.tenant.server
+        # Locks belong to the server, their names to nobody: 64 characters, case folded.
+        name = f"{attempt.tenant.database}\0{key.job}".encode()
+        taken = engine.lock(f"cronrunner:{blake2b(name, digest_size=16).hexdigest()}")
+        if taken is False:
+            raise OverlapError
+        if taken is None and server not in self._lockless:
+            self._lockless.add(server)
+            text = f"server {server} has no named locks: server_lock has no effect there"
+            self._events.emit(Warned(subject="server_lock", text=text))
 
     def _call_once(self, attempt: Attempt, work: Work, context: JobContext) -> Attempt:
         """Call the job within its slot marker, or take what the marker says of an earlier call."""

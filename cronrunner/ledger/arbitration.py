@@ -15,7 +15,7 @@ Who is alive
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -35,6 +35,7 @@ from cronrunner.ledger.tables import (
 from cronrunner.model import (
     WELL,
     Claims,
+    Holder,
     Key,
     Outcome,
     Reason,
@@ -71,8 +72,16 @@ class Arbiter:
             raise LedgerError(msg)
 
     def claim(
-        self, connection: Connection, run: Run, keys: Sequence[Key], repeat: Repeat
+        self,
+        connection: Connection,
+        run: Run,
+        keys: Sequence[Key],
+        repeat: Repeat,
+        alone: Container[str] = (),
     ) -> Claims:
+        """Decide on ``keys``; of the jobs in ``alone`` only one slot at a time is held."""
+        overlapping = self._overlapping(connection, run, [key for key in keys if key.job in alone])
+        keys = [key for key in keys if key not in overlapping]
         self.renew(connection, run)
         granted: dict[Key, int] = {}
         duplicates: dict[Key, str] = {}
@@ -92,7 +101,33 @@ class Arbiter:
                 granted[key] = row.fence + 1
             else:
                 held[key] = row.run
-        return Claims(granted=granted, duplicates=duplicates, held=held)
+        return Claims(granted=granted, duplicates=duplicates, held=held, overlapping=overlapping)
+
+    def _overlapping(
+        self, connection: Connection, run: Run, keys: Sequence[Key]
+    ) -> Mapping[Key, Holder]:
+        """Find what live runs hold of other slots of the same pairs.
+
+        Runs that claim at the same time take turns, by the locks on the rows of those that are
+        not finished: otherwise neither would see what the other is about to insert.
+        """
+        if not keys:
+            return {}
+        unfinished = select(runs).where(runs.c.finished_at.is_(None)).order_by(runs.c.run)
+        now = self._clock()
+        others = [
+            row.run
+            for row in connection.execute(unfinished.with_for_update()).all()
+            if row.run != run.id and liveness.is_alive(row, now=now)
+        ]
+        wanted = {(key.job, key.tenant): key for key in keys}
+        held = (claims.c.state == "open") & claims.c.run.in_(others)
+        found: dict[Key, Holder] = {}
+        for row in connection.execute(select(claims).where(held)) if others else ():
+            key = wanted.get((row.job, row.tenant))
+            if key is not None and key.slot_key != row.slot_key:
+                found[key] = Holder(run=row.run, since=row.claimed_at)
+        return found
 
     def _claim_rows(self, connection: Connection, keys: Sequence[Key]) -> Iterable[Any]:
         names: dict[tuple[str, str], list[str]] = defaultdict(list)

@@ -258,6 +258,7 @@ def _statistics(row: Row[Any]) -> Statistics:
         last_duration_seconds=row.last_duration_seconds,
         consecutive_failures=row.consecutive_failures,
         smoothed_seconds=row.smoothed_seconds,
+        overlaps_in_a_row=row.overlaps_in_a_row,
     )
 
 

@@ -12,6 +12,7 @@ from cronrunner.model import (
     DURATION_BUCKETS,
     WELL,
     Outcome,
+    Reason,
     Result,
 )
 
@@ -75,6 +76,11 @@ def ran(result: Result) -> bool:
     if result.outcome in {Outcome.SKIPPED, Outcome.CANCELLED}:
         return result.by_job
     return result.outcome is not Outcome.INTERRUPTED
+
+
+def overlaps(result: Result) -> bool:
+    """Tell whether a result says that an earlier slot was still at work."""
+    return result.reason is not None and result.reason.startswith(Reason.OVERLAP)
 
 
 def statistics_row(execution: Mapping[str, Any], result: Result | None) -> dict[str, Any]:

@@ -72,6 +72,9 @@ class Statements:
         self.count_run = self._upsert(statistics, _count_run, _APART)
         #: Of a job that did not run there is nothing to say but that.
         self.count_only = self._upsert(statistics, _count_totals, _APART | _OF_LAST_RUN)
+        self.count_overlap = self._upsert(
+            statistics, _count_overlap, (_APART - {"overlaps_in_a_row"}) | _OF_LAST_RUN
+        )
         self.count_durations = self._upsert(durations, _add(durations, "executions", "seconds"))
         #: Inserts a tenant unless another run has just done so.
         self.new_tenants = self._upsert(tenants, lambda _: {"tenant": tenants.c.tenant})
@@ -105,9 +108,7 @@ class Rows:
     """A statement to which rows are given, many at a time, as mappings; what is missing is NULL.
 
     Compiled once, for the driver to execute: SQLAlchemy goes over each parameter of each row
-    every time, which is half of what an outcome costs. PyMySQL makes one statement of many
-    rows. SQLite's driver does not, and gives up the GIL for each of them, to the threads of
-    the visits that all want it: there the statement is written for as many rows as it is given.
+    every time, which is half of what an outcome costs. PyMySQL makes one statement of many rows.
     """
 
     def __init__(self, statement: Insert, columns: Sequence[Column[Any]], dialect: Dialect) -> None:
@@ -120,21 +121,14 @@ class Rows:
     def __call__(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
         """Execute the statement for all of ``rows``."""
         values = [self._values(row) for row in rows]
-        if not self._positional:
-            named = [dict(zip(self._names, each, strict=True)) for each in values]
-            connection.exec_driver_sql(self._text, named)
-            return
-        connection.exec_driver_sql(self._text, [tuple(v) for v in values])
+        if values:
+            connection.exec_driver_sql(self._text, values)
 
-    def _of_rows(self, count: int) -> str:
-        row = f"({', '.join('?' * len(self._names))})"
-        return self._text.replace(row, ", ".join([row] * count), 1)
-
-    def _values(self, row: Mapping[str, Any]) -> list[Any]:
+    def _values(self, row: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as the driver wants it
         values = [row.get(name) for name in self._names]
         for position, process in self._processors:
             values[position] = process(values[position])
-        return values
+        return tuple(values) if self._positional else dict(zip(self._names, values, strict=True))
 
 
 def _end_claim(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401 - a column collection
@@ -156,6 +150,11 @@ def _end_claim(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401 - 
 
 def _count_totals(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
     return {each.value: statistics.c[each.value] + new[each.value] for each in Outcome}
+
+
+def _count_overlap(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
+    in_a_row = statistics.c.overlaps_in_a_row + new.overlaps_in_a_row
+    return {**_count_totals(new), "overlaps_in_a_row": in_a_row}
 
 
 def _count_run(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
@@ -183,6 +182,7 @@ def _count_run(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401
             else_=old.consecutive_failures + _constant(1),
         ),
         "smoothed_seconds": smoothed,
+        "overlaps_in_a_row": _constant(0),
     }
 
 

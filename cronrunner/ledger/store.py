@@ -23,7 +23,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -42,6 +42,7 @@ from cronrunner.ledger.rows import (
     claim_end,
     execution_row,
     histogram_rows,
+    overlaps,
     ran,
     statistics_row,
 )
@@ -155,10 +156,21 @@ class Ledger:
         self._run = run
         return buried
 
-    def claim(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Claims:
-        """Take the claims that can be had, durably; of closed ones those that ``repeat`` names."""
+    def claim(
+        self,
+        keys: Sequence[Key],
+        *,
+        repeat: Repeat = Repeat.NOTHING,
+        alone: Container[str] = (),
+    ) -> Claims:
+        """Take the claims that can be had, durably; of closed ones those that ``repeat`` names.
+
+        Of the jobs in ``alone`` none is taken while another slot of the pair is at work.
+        """
         run = self._current_run()
-        return self._do(lambda connection: self._arbiter.claim(connection, run, keys, repeat))
+        return self._do(
+            lambda connection: self._arbiter.claim(connection, run, keys, repeat, alone)
+        )
 
     def record(self, result: Result) -> None:
         """Hand over the outcome of an execution; ``flush`` waits for it."""
@@ -409,15 +421,20 @@ class Ledger:
             self._statements.end_claims(connection, ends)
         of_jobs: list[dict[str, Any]] = []
         only_counted: list[dict[str, Any]] = []
+        overlapped: list[dict[str, Any]] = []
         for execution, each in zip(rows, results, strict=True):
             if ran(each):
                 of_jobs.append(statistics_row(execution, each))
+            elif overlaps(each):
+                overlapped.append(statistics_row(execution, None) | {"overlaps_in_a_row": 1})
             else:
                 only_counted.append(statistics_row(execution, None))
         if of_jobs:
             self._statements.count_run(connection, of_jobs)
         if only_counted:
             self._statements.count_only(connection, only_counted)
+        if overlapped:
+            self._statements.count_overlap(connection, overlapped)
         if histogram := histogram_rows(results):
             self._statements.count_durations(connection, histogram)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -25,6 +25,8 @@ class Statistics:
     last_duration_seconds: float | None
     consecutive_failures: int
     smoothed_seconds: float | None
+    #: Skips in a row because an earlier slot was still at work.
+    overlaps_in_a_row: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who is at work on a (job, tenant) pair, and since when."""
+
+    run: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """What the ledger answered to a request for claims."""
 
@@ -77,6 +87,8 @@ class Claims:
     duplicates: Mapping[Key, str]
     #: Held by a live run.
     held: Mapping[Key, str]
+    #: Not claimed, because an earlier slot of the pair is at work.
+    overlapping: Mapping[Key, Holder] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,17 @@ class Transaction(StrEnum):
     NONE = "none"
 
 
+class Overlap(StrEnum):
+    """What is done while an earlier slot of the job is still at work on the tenant."""
+
+    #: Skip, and leave the slot open.
+    SKIP = "skip"
+    #: Do it when the other has ended.
+    WAIT = "wait"
+    #: Do both at once.
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
     """One customer's database. Holds no password."""
@@ -102,6 +113,9 @@ class Job:
     retry: RetryPolicy = RetryPolicy()
     scope: Scope = Scope.TENANT
     transaction: Transaction = Transaction.TENANT
+    overlap: Overlap = Overlap.SKIP
+    #: Also holds a named lock of the tenant's server while it runs.
+    server_lock: bool = False
     tenants: TenantFilter = TenantFilter()
     options: Mapping[str, Option] = field(default_factory=lambda: EMPTY)
     prepare: Callable[[Any], Any] | None = None

@@ -14,6 +14,7 @@ from cronrunner.errors import Problem
 from cronrunner.model import (
     Job,
     Option,
+    Overlap,
     RetryPolicy,
     Scope,
     TenantFilter,
@@ -67,6 +68,12 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         scope=take("scope", lambda: _word(Scope, declaration.scope), Scope.TENANT),
         transaction=take(
             "transaction", lambda: _word(Transaction, declaration.transaction), Transaction.TENANT
+        ),
+        overlap=take("overlap", lambda: _word(Overlap, declaration.overlap), Overlap.SKIP),
+        server_lock=take(
+            "server_lock",
+            lambda: _typed(declaration.server_lock, bool, "True or False"),
+            fallback=False,
         ),
         tenants=TenantFilter(
             names=take("tenants", lambda: _globs(declaration.tenants), ()),

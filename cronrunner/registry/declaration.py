@@ -32,6 +32,8 @@ class Declaration:
     retry: RetryPolicy | None = None
     scope: str = "tenant"
     transaction: str = "tenant"
+    overlap: str = "skip"
+    server_lock: bool = False
     tenants: str | Sequence[str] = "*"
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +58,8 @@ def job(
     retry: RetryPolicy | None = None,
     scope: str = "tenant",
     transaction: str = "tenant",
+    overlap: str = "skip",
+    server_lock: bool = False,
     tenants: str | Sequence[str] = "*",
     labels: Mapping[str, str] = ...,
     options: Mapping[str, Any] = ...,
@@ -78,8 +82,11 @@ def job(
     (globs) and ``labels`` say which tenants the job is for. ``options`` maps names to defaults,
     or to ``Option``s. ``prepare`` runs once before the fan-out and gives each execution its
     ``ctx.prepared``; ``summarize`` runs once after it.
-    ``exactly_once`` writes a marker into the tenant's database in the job's transaction, so
-    that not even a killed process makes a slot run twice.
+    ``overlap`` says what is done while an earlier slot of the job is at work on the tenant:
+    ``"skip"``, ``"wait"`` or ``"allow"``; ``server_lock`` also holds a named lock of the
+    tenant's server, against whatever else takes it. ``exactly_once`` writes a marker into the
+    tenant's database in the job's transaction, so that not even a killed process makes a slot
+    run twice.
 
     The function returns ``None`` or a mapping of counter names to whole numbers.
     """

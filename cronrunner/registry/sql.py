@@ -42,6 +42,8 @@ _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     "timeout": str,
     "retries": lambda text: int(text) if text.isdigit() else text,
     "transaction": str,
+    "overlap": str,
+    "server_lock": lambda text: {"true": True, "false": False}.get(text.lower(), text),
     "tenants": lambda text: [part.strip() for part in text.split(",")],
     "enabled": lambda text: {"true": True, "false": False}.get(text.lower(), text),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -49,8 +49,14 @@ class RunLedger(Protocol):
     ) -> Mapping[str, int]:
         """Open the run; return what dead runs left behind."""
 
-    def claim(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Claims:
-        """Take claims, durably."""
+    def claim(
+        self,
+        keys: Sequence[Key],
+        *,
+        repeat: Repeat = Repeat.NOTHING,
+        alone: Container[str] = (),
+    ) -> Claims:
+        """Take claims, durably; of jobs in ``alone`` only if no other slot is at work."""
 
     def record(self, result: Result) -> None:
         """Take an outcome."""

@@ -47,6 +47,7 @@ from cronrunner.model import (
     ExitCode,
     Key,
     Outcome,
+    Overlap,
     Plan,
     Reason,
     Report,
@@ -69,6 +70,8 @@ from cronrunner.runner.tally import Tally
 _TICK_SECONDS: Final = 0.1
 #: How long cancelled work may take to end, after the grace of a drain.
 _CANCEL_SECONDS: Final = 1.5
+#: How soon the runner notices that an earlier slot has ended.
+_OVERLAP_SECONDS: Final = 0.5
 #: Missing tenants named in an error.
 _NAMED: Final = 10
 
@@ -85,6 +88,9 @@ class Runner:
         self._discovered: dict[str, int] = {}
         self._discovery_failed = False
         #: (job, slot key)
+        self._overlaps = {job.name: job.overlap for job in order.jobs}
+        #: What waits for an earlier slot to end.
+        self._overlapped: dict[Key, Tenant] = {}
         self._unprepared: set[tuple[str, str]] = set()
         #: Slot key -> its instant.
         self._slots: dict[str, datetime] = {}
@@ -261,6 +267,7 @@ class Runner:
                 self._begin(chunk, executor)
             else:
                 executor.wait(_TICK_SECONDS)
+        self._wait_for_overlapped(executor)
         # What runs may go on meanwhile: for a large fleet this takes as long as the grace.
         for visit in (each for queue in waiting.values() for each in queue):
             for name in visit.jobs:
@@ -282,9 +289,32 @@ class Runner:
                     self._leave_out(visit.tenant, key.job, Reason.PREPARE_FAILED)
             ready = [key for key in keys if (key.job, key.slot_key) not in self._unprepared]
             wanted.append((visit.tenant, ready))
+        self._begin_keys(wanted, executor)
+
+    def _begin_keys(
+        self, wanted: Sequence[tuple[Tenant, Sequence[Key]]], executor: Executor
+    ) -> None:
         claims = self._claim([key for _, keys in wanted for key in keys])
         self._count_refused(claims)
+        for tenant, key in ((tenant, key) for tenant, keys in wanted for key in keys):
+            if (holder := claims.overlapping.get(key)) is None:
+                self._overlapped.pop(key, None)
+            elif self._overlaps[key.job] is Overlap.WAIT:
+                self._overlapped[key] = tenant
+            else:
+                since = f"{holder.since:%Y-%m-%dT%H:%M:%SZ}"
+                reason = f"{Reason.OVERLAP}: run {holder.run} is at work on it since {since}"
+                self._leave_out_key(tenant, key, reason)
         self._submit(wanted, claims, executor)
+
+    def _wait_for_overlapped(self, executor: Executor) -> None:
+        """Begin what waits for earlier slots as soon as they have ended; no thread waits."""
+        while self._overlapped and not self._is_ending():
+            executor.wait(_OVERLAP_SECONDS)
+            self._begin_keys([(t, [key]) for key, t in self._overlapped.items()], executor)
+        for key, tenant in self._overlapped.items():
+            self._leave_out_key(tenant, key, self._ending or Reason.DRAINED)
+        self._overlapped.clear()
 
     def _count_refused(self, claims: Claims) -> None:
         self._tally.duplicates += len(claims.duplicates)
@@ -293,7 +323,8 @@ class Runner:
     def _claim(self, keys: Sequence[Key]) -> Claims:
         if not keys:
             return Claims(granted={}, duplicates={}, held={})
-        claims = self._parts.ledger.claim(keys, repeat=self._order.repeat)
+        alone = frozenset(name for name, how in self._overlaps.items() if how is not Overlap.ALLOW)
+        claims = self._parts.ledger.claim(keys, repeat=self._order.repeat, alone=alone)
         for refused, held in ((claims.duplicates, False), (claims.held, True)):
             for key, holder in refused.items():
                 self._parts.events.emit(ClaimRefused(key=key, holder=holder, held=held))
