@@ -6,6 +6,7 @@ Commands import what they need when they run: ``cronrunner --help`` pays for cli
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from contextlib import suppress
@@ -21,7 +22,7 @@ from cronrunner.model import ExitCode
 #: What a shell reports for a process that SIGINT ended.
 _INTERRUPTED = 130
 #: Threads that do not keep the interpreter from ending.
-_OUR_THREADS = ("MainThread", "visit-", "watchdog-", "ledger-", "metrics")
+_OUR_THREADS = ("MainThread", "visit-", "watchdog-", "ledger-", "metrics", "one-cpu")
 
 
 class RunByDefault(click.Group):
@@ -54,6 +55,7 @@ for command in COMMANDS:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code. Nothing ends in a traceback."""
+    _end_as_init()
     try:
         code = cronrunner.main(args=args, prog_name="cronrunner", standalone_mode=False)
     except click.ClickException as error:
@@ -76,6 +78,16 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001 - the catch-all around main
         code = _crash(error)
     _leave(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _end_as_init() -> None:
+    """Let SIGTERM end a process that is the first of its container, from the beginning on.
+
+    The kernel gives such a process no signal that it has not asked for. A run takes over when
+    there is something to drain.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.DRAINED))
 
 
 def _leave(code: int) -> NoReturn:
