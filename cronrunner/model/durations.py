@@ -32,12 +32,15 @@ _UNITS: Final = {
 def parse_duration(text: str) -> timedelta:
     """Read a duration as it is written everywhere in cronrunner: ``30s``, ``5m``, ``1h30m``.
 
-    Raises ``DurationError`` for anything else, zero included.
+    Raises ``DurationError`` for anything else: zero, and more than a ``timedelta`` can hold, too.
     """
     parts = _DURATION_PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise DurationError(text)
-    total = sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    try:
+        total = sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    except OverflowError as error:
+        raise DurationError(text) from error
     if total <= timedelta():
         raise DurationError(text)
     return total
