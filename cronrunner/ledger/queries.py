@@ -111,8 +111,13 @@ class Queries:
             return {row.tenant: (row.state, row.outcome) for row in connection.execute(query)}
 
     def executions_of_slot(self, job: str, slot_key: str) -> Iterator[Document]:
-        """Stream the last execution of each tenant for a job's slot, by tenant."""
-        mine = (executions.c.job == job, executions.c.slot_key == slot_key)
+        """Stream the last execution of each tenant for a job's slot, by tenant.
+
+        A later run of the slot may have left out, unclaimed, a tenant that was done already.
+        """
+        of_slot = (executions.c.job == job, executions.c.slot_key == slot_key)
+        done = (executions.c.fence > 0) | (executions.c.outcome != Outcome.SKIPPED.value)
+        mine = (*of_slot, done)
         newest = select(func.max(executions.c.id)).where(*mine).group_by(executions.c.tenant)
         with self._engine.connect() as connection:
             ids = connection.execute(newest.order_by(executions.c.tenant)).scalars().all()
