@@ -34,6 +34,7 @@ from cronrunner.model import (
     FLEET,
     Job,
     LedgerSnapshot,
+    Pause,
     Plan,
     Scope,
     Shrink,
@@ -169,11 +170,12 @@ class App:
     def shrink(self, source: Source) -> Shrink | None:
         """Compare a source with its last accepted discovery."""
         limits = self.settings.runner.shrink
-        accepted = self._accepted.get(source.server, frozenset())
+        accepted = self.accepted_tenants.get(source.server, frozenset())
         return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
 
     @cached_property
-    def _accepted(self) -> Mapping[str, frozenset[str]]:
+    def accepted_tenants(self) -> Mapping[str, frozenset[str]]:
+        """Server -> tenant names of its last accepted discovery."""
         return self.queries.accepted_tenants()
 
     def plan(
@@ -201,9 +203,19 @@ class App:
             jobs,
             planning.select_tenants(tenants, selection),
             veto=veto,
+            setting_aside=self.setting_aside,
             statistics=self.statistics,
             fleet=fleet and not selection.narrows_tenants,
         )
+
+    def pauses(self) -> Sequence[Pause]:
+        """Return the pauses that are in force now."""
+        return self.queries.pauses(self.clock())
+
+    @cached_property
+    def setting_aside(self) -> planning.Veto:
+        """Tells what is paused; for the whole command as it was when this was first asked."""
+        return planning.pausing(self.pauses())
 
     @cached_property
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:

@@ -26,6 +26,7 @@ from cronrunner.ledger import ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
+    FLEET_TENANT,
     WELL,
     Job,
     Outcome,
@@ -208,7 +209,12 @@ class _Start:
         return sources
 
     def _is_closed(self, job: Job, slot_key: str) -> bool:
-        """Tell whether every tenant that a job is for has closed its claim of a slot."""
+        """Tell whether every tenant that a job is for has closed its claim of a slot.
+
+        A job that is paused is not summarized either, though an earlier run may have closed all.
+        """
+        if self._app.setting_aside(job, FLEET_TENANT) is not None:
+            return False
         veto = self._app.catalogue.veto
         wanted = {tenant.name for tenant in self._found if veto(job, tenant) is None}
         claims = self._app.queries.outcomes_of_slot(job.name, slot_key)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select
 
+from cronrunner.ledger import pausing
 from cronrunner.ledger.tables import (
     claims,
     counters,
@@ -27,6 +28,7 @@ from cronrunner.model import (
     FLEET,
     LedgerSnapshot,
     Outcome,
+    Pause,
     Run,
     RunSummary,
     Slot,
@@ -151,13 +153,19 @@ class Queries:
             rows = connection.execute(select(statistics)).all()
         return {(row.job, row.tenant): _statistics(row) for row in rows}
 
+    def pauses(self, now: datetime) -> Sequence[Pause]:
+        """Return the pauses in force, by job, tenant and server."""
+        with self._engine.connect() as connection:
+            return pausing.in_force(connection, now)
+
     def snapshot(self, clock: Callable[[], datetime]) -> LedgerSnapshot:
         """Read all that metrics are made of."""
+        now = clock()
         with self._engine.connect() as connection:
             number = func.count().label("number")
             per_server = select(tenants.c.server, number).group_by(tenants.c.server)
             return LedgerSnapshot(
-                taken_at=clock(),
+                taken_at=now,
                 statistics=_known_statistics(connection),
                 job_totals=_job_totals(connection),
                 durations=_durations(connection),
@@ -167,6 +175,7 @@ class Queries:
                 counters={
                     (row.name, row.label): row.value for row in connection.execute(select(counters))
                 },
+                pauses=len(pausing.in_force(connection, now)),
             )
 
 

@@ -6,7 +6,7 @@ Standard library only, no input or output. The words themselves are explained in
 
 from __future__ import annotations
 
-from cronrunner.model.durations import as_utc, format_duration, parse_duration
+from cronrunner.model.durations import as_utc, format_duration, format_instant, parse_duration
 from cronrunner.model.life import (
     TRANSITIONS,
     WELL,
@@ -17,6 +17,7 @@ from cronrunner.model.life import (
     State,
     check_transition,
     closes_claim,
+    whose_skip,
 )
 from cronrunner.model.options import Option
 from cronrunner.model.records import (
@@ -24,6 +25,7 @@ from cronrunner.model.records import (
     CauseCount,
     Claims,
     LedgerSnapshot,
+    Pause,
     Report,
     Run,
     RunSummary,
@@ -68,6 +70,7 @@ __all__ = [
     "LeftOut",
     "Option",
     "Outcome",
+    "Pause",
     "Plan",
     "Reason",
     "Repeat",
@@ -93,5 +96,7 @@ __all__ = [
     "check_transition",
     "closes_claim",
     "format_duration",
+    "format_instant",
     "parse_duration",
+    "whose_skip",
 ]

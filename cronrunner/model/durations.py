@@ -17,6 +17,13 @@ def as_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def format_instant(moment: datetime) -> str:
+    """Write an instant as in slot keys: ``2026-03-01T02:00:00Z``, with a fraction if it has one."""
+    moment = as_utc(moment)
+    timespec = "microseconds" if moment.microsecond else "seconds"
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
