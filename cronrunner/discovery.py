@@ -30,7 +30,7 @@ Control = Callable[[str], AbstractContextManager[Connection]]
 #: Servers that are asked at the same time; each is bounded by its connect timeout.
 _AT_ONCE: Final = 16
 #: The width of a tenant's name in the ledger.
-_NAME_LIMIT: Final = 128
+NAME_LIMIT: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +190,7 @@ def _refuse_name(name: str, prefix: str) -> str | None:
     if not name.strip() or name != name.strip() or not name.isprintable():
         return f"{name!r} is no name for a tenant: blank, or not printable"
     named = prefix + name
-    return f"{named!r} is longer than {_NAME_LIMIT}" if len(named) > _NAME_LIMIT else None
+    return f"{named!r} is longer than {NAME_LIMIT}" if len(named) > NAME_LIMIT else None
 
 
 def _tenant(settings: Settings, server: str, found: Found) -> Tenant:

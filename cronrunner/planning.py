@@ -11,16 +11,19 @@ import difflib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from fnmatch import fnmatchcase
 from hashlib import blake2b
+from itertools import product
 from typing import Final
 
 from cronrunner.errors import ConfigError, Problem
 from cronrunner.model import (
     EMPTY,
-    FLEET,
+    FLEET_TENANT,
     Job,
     LeftOut,
+    Pause,
     Plan,
     Reason,
     Scope,
@@ -154,6 +157,28 @@ def _fits(wanted: TenantFilter, tenant: Tenant) -> bool:
     return wanted.names == ("*",) or matches_any(tenant.name, wanted.names)
 
 
+def pausing(pauses: Iterable[Pause]) -> Veto:
+    """Return what sets aside whatever is paused; of several pauses the last to end says why.
+
+    The fleet's tenant is on no server: only a pause of the whole job holds for it.
+    """
+    by_names = {pause.names: pause for pause in pauses}
+
+    def setting_aside(job: Job, tenant: Tenant) -> str | None:
+        if not by_names:
+            return None
+        # A pair may be named in eight ways, however many pauses there are.
+        ways = product((job.name, ""), (tenant.name, ""), (tenant.server, ""))
+        found = [by_names[names] for names in ways if names in by_names]
+        return f"{Reason.PAUSED}: {max(found, key=_end).text}" if found else None
+
+    return setting_aside
+
+
+def _end(pause: Pause) -> tuple[bool, datetime]:
+    return pause.until is None, pause.until or pause.paused_at
+
+
 def make_plan(  # noqa: PLR0913 - each has a name of its own
     jobs: Sequence[Job],
     tenants: Sequence[Tenant],
@@ -170,37 +195,64 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
     skipped, and so is what was ``missed``, for good. ``fleet`` is false for a run over a part
     of the tenants: fleet-scope jobs stay out.
     """
-    left_out: list[LeftOut] = []
-    set_aside: list[SetAside] = []
-    visits: list[tuple[bool, Visit]] = []
+    parts = _Parts(veto=veto, setting_aside=setting_aside, missed=missed)
     tenant_jobs = [job for job in jobs if job.scope is Scope.TENANT]
-    for tenant in tenants:
-        wanted = []
-        for job in tenant_jobs:
-            if (reason := veto(job, tenant)) is not None:
-                left_out.append(LeftOut(tenant=tenant.name, job=job.name, reason=reason))
-            elif (reason := setting_aside(job, tenant)) is not None:
-                set_aside.append(SetAside(tenant=tenant, job=job.name, reason=reason))
-            elif missed(job, tenant):
-                reason = Reason.MISSED.value
-                set_aside.append(SetAside(tenant=tenant, job=job.name, reason=reason, closes=True))
-            else:
-                wanted.append(job.name)
-        if wanted:
-            visits.append(_visit(tenant, tuple(wanted), statistics or {}))
-    fleet_jobs = tuple(job.name for job in jobs if job.scope is Scope.FLEET)
+    fleet_jobs = [job for job in jobs if job.scope is Scope.FLEET]
+    visits = [
+        _visit(tenant, wanted, statistics or {})
+        for tenant in tenants
+        if (wanted := parts.wanted(tenant_jobs, tenant))
+    ]
     if not fleet:
-        left_out += [
-            LeftOut(tenant=FLEET, job=name, reason="fleet-scope jobs run with the whole fleet")
-            for name in fleet_jobs
-        ]
-        fleet_jobs = ()
+        for job in fleet_jobs:
+            parts.leave_out(job, FLEET_TENANT, "fleet-scope jobs run with the whole fleet")
+        fleet_jobs = []
     return Plan(
         visits=_order(visits),
-        fleet_jobs=fleet_jobs,
-        left_out=tuple(left_out),
-        set_aside=tuple(set_aside),
+        fleet_jobs=parts.not_set_aside(fleet_jobs, FLEET_TENANT),
+        left_out=tuple(parts.left_out),
+        set_aside=tuple(parts.set_aside),
     )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Parts:
+    """Parts jobs on tenants into what is wanted, what is left out, and what is set aside."""
+
+    veto: Veto
+    setting_aside: Veto
+    missed: Callable[[Job, Tenant], bool]
+    left_out: list[LeftOut] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+
+    def wanted(self, jobs: Iterable[Job], tenant: Tenant) -> tuple[str, ...]:
+        """Return the jobs that run on a tenant; note the others with their reasons."""
+        kept = []
+        for job in jobs:
+            if (reason := self.veto(job, tenant)) is None:
+                kept.append(job)
+            else:
+                self.leave_out(job, tenant, reason)
+        return self.not_set_aside(kept, tenant)
+
+    def leave_out(self, job: Job, tenant: Tenant, reason: str) -> None:
+        """Note that a job does not run on a tenant."""
+        self.left_out.append(LeftOut(tenant=tenant.name, job=job.name, reason=reason))
+
+    def not_set_aside(self, jobs: Iterable[Job], tenant: Tenant) -> tuple[str, ...]:
+        """As ``wanted``, of jobs that nothing leaves out."""
+        kept = []
+        for job in jobs:
+            reason = self.setting_aside(job, tenant)
+            is_missed = reason is None and self.missed(job, tenant)
+            if is_missed:
+                reason = Reason.MISSED.value
+            if reason is None:
+                kept.append(job.name)
+                continue
+            aside = SetAside(tenant=tenant, job=job.name, reason=reason, closes=is_missed)
+            self.set_aside.append(aside)
+        return tuple(kept)
 
 
 def _visit(

@@ -35,6 +35,7 @@ from cronrunner.model import (
     FLEET,
     Job,
     LedgerSnapshot,
+    Pause,
     Plan,
     Scope,
     Shrink,
@@ -170,11 +171,12 @@ class App:
     def shrink(self, source: Source) -> Shrink | None:
         """Compare a source with its last accepted discovery."""
         limits = self.settings.runner.shrink
-        accepted = self._accepted.get(source.server, frozenset())
+        accepted = self.accepted_tenants.get(source.server, frozenset())
         return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
 
     @cached_property
-    def _accepted(self) -> Mapping[str, frozenset[str]]:
+    def accepted_tenants(self) -> Mapping[str, frozenset[str]]:
+        """Server -> tenant names of its last accepted discovery."""
         return self.queries.accepted_tenants()
 
     def plan(  # noqa: PLR0913 - each has a name of its own
@@ -209,10 +211,20 @@ class App:
             jobs,
             planning.select_tenants(tenants, selection),
             veto=veto,
+            setting_aside=self.setting_aside,
             statistics=self.statistics,
             missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
             fleet=fleet and not selection.narrows_tenants,
         )
+
+    def pauses(self) -> Sequence[Pause]:
+        """Return the pauses that are in force now."""
+        return self.queries.pauses(self.clock())
+
+    @cached_property
+    def setting_aside(self) -> planning.Veto:
+        """Tells what is paused; for the whole command as it was when this was first asked."""
+        return planning.pausing(self.pauses())
 
     @cached_property
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:

@@ -247,7 +247,12 @@ class _Start:
         return sources
 
     def _is_closed(self, job: Job, slot_key: str) -> bool:
-        """Tell whether every tenant that a job is for has closed its claim of a slot."""
+        """Tell whether every tenant that a job is for has closed its claim of a slot.
+
+        A job that is paused is not summarized either, though an earlier run may have closed all.
+        """
+        if self._app.setting_aside(job, FLEET_TENANT) is not None:
+            return False
         veto = self._app.catalogue.veto
         wanted = {
             tenant.name

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cronrunner.cli.options import (
+    Duration,
     Instant,
     config_option,
     json_option,
@@ -153,6 +154,38 @@ def show(**asked: Any) -> int:  # noqa: ANN401 - the options above
 
 
 @click.command()
+@click.option("--job", metavar="NAME", help="This job; its last part will do. No globs.")
+@click.option("--tenant", metavar="NAME", help="This tenant. No globs.")
+@click.option("--server", metavar="NAME", help="All tenants on this server. No globs.")
+@click.option("--reason", metavar="TEXT", help="Why: shown wherever something is skipped for it.")
+@click.option("--until", type=Instant(), help="When the pause ends by itself.")
+@click.option("--for", "after", type=Duration(), help="Let the pause end by itself after so long.")
+@config_option
+@json_option
+def pause(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Let runs skip a job, a tenant, a server or a pair; alone: show what is paused.
+
+    Each name narrows the others: a job and a tenant are that job on that tenant.
+    """
+    from cronrunner.cli.pausing import pause_or_show  # noqa: PLC0415 - see the module
+
+    return pause_or_show(**asked)
+
+
+@click.command()
+@click.option("--job", metavar="NAME", help="The job of the pause.")
+@click.option("--tenant", metavar="NAME", help="The tenant of the pause.")
+@click.option("--server", metavar="NAME", help="The server of the pause.")
+@config_option
+@json_option
+def unpause(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """End a pause, which is named as it was when it began."""
+    from cronrunner.cli.pausing import unpause_named  # noqa: PLC0415 - see the module
+
+    return unpause_named(**asked)
+
+
+@click.command()
 @click.option("--connect", is_flag=True, help="Also connect to servers and ledger, and discover.")
 @click.option("--print-schema", is_flag=True, help="Print the JSON Schema of tenants.yaml.")
 @config_option
@@ -190,4 +223,4 @@ def init(folder: str) -> int:
     return write_starter(folder)
 
 
-COMMANDS = (run, due, plan, jobs, tenants, history, show, check, serve, init)
+COMMANDS = (run, due, plan, jobs, tenants, history, show, pause, unpause, check, serve, init)

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cronrunner import planning
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
-from cronrunner.model import FLEET_TENANT, ExitCode, Job, Plan, Statistics, Tenant
+from cronrunner.databases import describe
+from cronrunner.errors import LedgerError
+from cronrunner.model import FLEET_TENANT, ExitCode, Job, Pause, Plan, Statistics, Tenant
 from cronrunner.planning import Selection
 from cronrunner.schedule import Schedule
 
@@ -67,7 +71,9 @@ def _plan_document(plan: Plan) -> list[documents.Document]:
         for visit in plan.visits
     ]
     set_aside = [
-        _planned(each.tenant.name, each.tenant.server, (each.job,), reason=each.reason)
+        _planned(
+            each.tenant.name or None, each.tenant.server or None, (each.job,), reason=each.reason
+        )
         for each in plan.set_aside
     ]
     left_out = [
@@ -109,7 +115,8 @@ def _print_plan(app: App, plan: Plan, *, why: bool) -> None:
     )
     if plan.set_aside:
         rendering.print_table(
-            ("skipped", "job", "why"), ((s.tenant.name, s.job, s.reason) for s in plan.set_aside)
+            ("skipped", "job", "why"),
+            ((s.tenant.name or "(fleet)", s.job, s.reason) for s in plan.set_aside),
         )
     if plan.left_out and not why:
         out.print(f"{len(plan.left_out)} left out; --why shows them")
@@ -125,21 +132,60 @@ def show_jobs(*, config: str | None, as_json: bool) -> int:
         for problem in app.found.problems:
             rendering.complain(str(problem))
         jobs = list(app.catalogue.jobs.values())
+        pauses = _pauses_if_known(app)
         if as_json:
-            documents.write([_job_document(job) for job in jobs])
+            documents.write([_job_document(job, pauses) for job in jobs])
         else:
-            columns = ("job", "schedule", "next (UTC)", "timeout", "scope", "file", "what")
+            columns = (
+                "job",
+                "schedule",
+                "next (UTC)",
+                "timeout",
+                "scope",
+                "file",
+                "paused",
+                "what",
+            )
+            slots = {job.name: app.catalogue.schedule(job, FLEET_TENANT) for job in jobs}
+            now = app.clock()
             rendering.print_table(
-                columns,
-                (
-                    _job_cells(job, app.catalogue.schedule(job, FLEET_TENANT), app.clock())
-                    for job in jobs
-                ),
+                columns, (_job_cells(job, slots[job.name], now, pauses) for job in jobs)
             )
     return ExitCode.NOT_WELL if app.found.problems else ExitCode.OK
 
 
-def _job_document(job: Job) -> documents.Document:
+def _pauses_if_known(app: App) -> Sequence[Pause] | None:
+    """Read the pauses; who writes jobs need not reach the ledger to see them."""
+    try:
+        return app.pauses()
+    except (LedgerError, SQLAlchemyError) as error:
+        text = error if isinstance(error, LedgerError) else describe(error)
+        rendering.complain(app.redactor.text(f"what is paused is not known: {text}"))
+        return None
+
+
+def _of_job(job: Job, pauses: Sequence[Pause]) -> list[str]:
+    """Describe the pauses that name a job; those of its tenants are shown with them."""
+    return [_beyond(each, each.tenant, each.server) for each in pauses if each.job == job.name]
+
+
+def _of_tenant(tenant: Tenant, pauses: Sequence[Pause]) -> list[str]:
+    """Describe the pauses that name a tenant or its server; those of jobs are shown with them."""
+    return [
+        _beyond(each, each.job, each.server)
+        for each in pauses
+        if (each.tenant or each.server)
+        and each.tenant in {"", tenant.name}
+        and each.server in {"", tenant.server}
+    ]
+
+
+def _beyond(pause: Pause, *names: str) -> str:
+    named = " on ".join(filter(None, names))
+    return f"{named}: {pause.text}" if named else pause.text
+
+
+def _job_document(job: Job, pauses: Sequence[Pause] | None) -> documents.Document:
     return {
         "job": job.name,
         "enabled": job.enabled,
@@ -154,14 +200,19 @@ def _job_document(job: Job) -> documents.Document:
         "options": {name: option.default for name, option in job.options.items()},
         "origin": job.origin,
         "description": job.description,
+        "paused": None if pauses is None else _of_job(job, pauses),
     }
 
 
-def _job_cells(job: Job, slots: Schedule, now: datetime) -> tuple[object, ...]:
+def _job_cells(
+    job: Job, slots: Schedule, now: datetime, pauses: Sequence[Pause] | None
+) -> tuple[object, ...]:
     upcoming = next(slots.after(now), None) if job.enabled else None
     name = job.name if job.enabled else f"{job.name} (disabled)"
     what = job.description.partition("\n")[0]
-    return (name, job.schedule or job.every, upcoming, job.timeout, job.scope, job.origin, what)
+    paused = "; ".join(_of_job(job, pauses or ()))
+    schedule = job.schedule or job.every
+    return (name, schedule, upcoming, job.timeout, job.scope, job.origin, paused, what)
 
 
 def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # noqa: ANN401
@@ -173,12 +224,13 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
         known: dict[str, list[Statistics]] = {}
         for each in app.statistics.values():
             known.setdefault(each.tenant, []).append(each)
-        rows = [_tenant_document(tenant, known.get(tenant.name, [])) for tenant in chosen]
+        pauses = app.pauses()
+        rows = [_tenant_document(each, known.get(each.name, []), pauses) for each in chosen]
         if as_json:
             documents.write(rows)
         else:
             rendering.print_table(
-                ("tenant", "server", "timezone", "labels", "last run", "failing jobs"),
+                ("tenant", "server", "timezone", "labels", "last run", "failing jobs", "paused"),
                 (
                     (
                         row["tenant"],
@@ -187,6 +239,7 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
                         row["labels"],
                         row["last_run_at"],
                         ", ".join(row["failing_jobs"]),
+                        "; ".join(row["paused"]),
                     )
                     for row in rows
                 ),
@@ -194,7 +247,9 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
     return code
 
 
-def _tenant_document(tenant: Tenant, known: Sequence[Statistics]) -> documents.Document:
+def _tenant_document(
+    tenant: Tenant, known: Sequence[Statistics], pauses: Sequence[Pause]
+) -> documents.Document:
     return {
         "tenant": tenant.name,
         "server": tenant.server,
@@ -206,4 +261,5 @@ def _tenant_document(tenant: Tenant, known: Sequence[Statistics]) -> documents.D
         "overlapping_jobs": {
             each.job: each.overlaps_in_a_row for each in known if each.overlaps_in_a_row
         },
+        "paused": _of_tenant(tenant, pauses),
     }

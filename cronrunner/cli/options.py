@@ -32,7 +32,12 @@ class Instant(click.ParamType[datetime]):
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"expected a time such as 2026-03-01T02:00:00Z, got {value!r}", param, ctx)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        if moment.tzinfo is None:
+            return moment.replace(tzinfo=UTC)
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            self.fail(f"expected a time of the years 1 to 9999 in UTC, got {value!r}", param, ctx)
 
 
 class Label(click.ParamType[tuple[str, str]]):

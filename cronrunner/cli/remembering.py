@@ -10,7 +10,7 @@ from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
 from cronrunner.ledger import ExecutionFilter
-from cronrunner.model import WELL, ExitCode, Outcome
+from cronrunner.model import WELL, ExitCode, Outcome, whose_skip
 
 Row = Mapping[str, Any]
 
@@ -117,11 +117,16 @@ def _causes(rows: Sequence[Row]) -> list[tuple[str, int, Sequence[str]]]:
     return [(cause, times, list(names[cause])[:_NAMED]) for cause, times in counts.most_common()]
 
 
+def _skips(rows: Sequence[Row]) -> Counter[str]:
+    return Counter(whose_skip(row["reason"]) for row in rows if row["outcome"] == Outcome.SKIPPED)
+
+
 def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> None:
     out = rendering.console()
     out.print(f"[bold]run {run['run']}[/]  slot {run['slot_key']}  exit {_exit(run)}")
     out.print(f"{run['command']}  on {run['host']}, {run['duration_seconds']:.1f} s")
     rendering.print_outcomes(out, Counter(Outcome(row["outcome"]) for row in rows))
+    rendering.print_skips(out, _skips(rows))
     if run["duplicates"]:
         out.print(f"{run['duplicates']} were done already by an earlier run")
     for text in run["errors"]:

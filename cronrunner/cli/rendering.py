@@ -81,6 +81,7 @@ def print_report(report: Report) -> None:
         f" in {report.duration_seconds:.1f} s ({rate:.0f}/s)"
     )
     print_outcomes(out, report.outcomes)
+    print_skips(out, report.skips)
     if report.duplicates:
         out.print(f"{report.duplicates} of this slot were done already: nothing was repeated")
     if report.held:
@@ -99,6 +100,13 @@ def print_outcomes(out: Console, outcomes: Mapping[Any, int]) -> None:
     """Print how many executions had which outcome."""
     parts = [f"[bold]{outcomes[each]}[/] {outcome(each)}" for each in Outcome if outcomes.get(each)]
     out.print("  ".join(parts) or "nothing was executed")
+
+
+def print_skips(out: Console, skips: Mapping[str, int]) -> None:
+    """Print how many executions were skipped for what."""
+    if skips:
+        parts = [f"{number} {why}" for why, number in sorted(skips.items())]
+        out.print(f"skipped: {', '.join(parts)}", markup=False)
 
 
 def print_causes(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select
 
+from cronrunner.ledger import pausing
 from cronrunner.ledger.tables import (
     claims,
     counters,
@@ -28,6 +29,7 @@ from cronrunner.model import (
     FLEET,
     LedgerSnapshot,
     Outcome,
+    Pause,
     Run,
     RunSummary,
     Slot,
@@ -112,8 +114,13 @@ class Queries:
             return {row.tenant: (row.state, row.outcome) for row in connection.execute(query)}
 
     def executions_of_slot(self, job: str, slot_key: str) -> Iterator[Document]:
-        """Stream the last execution of each tenant for a job's slot, by tenant."""
-        mine = (executions.c.job == job, executions.c.slot_key == slot_key)
+        """Stream the last execution of each tenant for a job's slot, by tenant.
+
+        A later run of the slot may have left out, unclaimed, a tenant that was done already.
+        """
+        of_slot = (executions.c.job == job, executions.c.slot_key == slot_key)
+        done = (executions.c.fence > 0) | (executions.c.outcome != Outcome.SKIPPED.value)
+        mine = (*of_slot, done)
         newest = select(func.max(executions.c.id)).where(*mine).group_by(executions.c.tenant)
         with self._engine.connect() as connection:
             ids = connection.execute(newest.order_by(executions.c.tenant)).scalars().all()
@@ -169,13 +176,19 @@ class Queries:
             rows = connection.execute(select(statistics)).all()
         return {(row.job, row.tenant): _statistics(row) for row in rows}
 
+    def pauses(self, now: datetime) -> Sequence[Pause]:
+        """Return the pauses in force, by job, tenant and server."""
+        with self._engine.connect() as connection:
+            return pausing.in_force(connection, now)
+
     def snapshot(self, clock: Callable[[], datetime]) -> LedgerSnapshot:
         """Read all that metrics are made of."""
+        now = clock()
         with self._engine.connect() as connection:
             number = func.count().label("number")
             per_server = select(tenants.c.server, number).group_by(tenants.c.server)
             return LedgerSnapshot(
-                taken_at=clock(),
+                taken_at=now,
                 statistics=_known_statistics(connection),
                 job_totals=_job_totals(connection),
                 durations=_durations(connection),
@@ -185,6 +198,7 @@ class Queries:
                 counters={
                     (row.name, row.label): row.value for row in connection.execute(select(counters))
                 },
+                pauses=len(pausing.in_force(connection, now)),
             )
 
 

@@ -35,6 +35,7 @@ from sqlalchemy.exc import OperationalError
 
 from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
+from cronrunner.ledger import pausing
 from cronrunner.ledger.arbitration import Arbiter, chunks, of_run
 from cronrunner.ledger.engine import writing_engine
 from cronrunner.ledger.rows import (
@@ -60,6 +61,7 @@ from cronrunner.model import (
     Claims,
     Key,
     Outcome,
+    Pause,
     Repeat,
     Report,
     Result,
@@ -232,6 +234,14 @@ class Ledger:
         rows = [{"name": n, "label": label, "value": v} for (n, label), v in deltas.items()]
         if rows:
             self._do(lambda connection: self._statements.count_events(connection, rows))
+
+    def pause(self, pause: Pause) -> None:
+        """Keep a pause, in the place of one of the same job, tenant and server."""
+        self._do(lambda connection: pausing.keep(connection, pause, self._clock()))
+
+    def unpause(self, names: tuple[str, str, str]) -> bool:
+        """End the pause of a job, tenant and server; return whether it was in force."""
+        return self._do(lambda connection: pausing.end(connection, names, self._clock()))
 
     def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
         """Close the run with its report."""

@@ -110,6 +110,7 @@ def collect(snapshot: LedgerSnapshot, *, series_limit: int, job_label: str = "jo
         *_tenant_families(snapshot, series_limit, job_label),
         *_run_families(snapshot),
         *_counter_families(snapshot, job_label),
+        GaugeMetricFamily("cronrunner_pauses", "Pauses that are in force.", snapshot.pauses),
         build_info(),
     ]
 

@@ -6,7 +6,7 @@ Standard library only, no input or output. The words themselves are explained in
 
 from __future__ import annotations
 
-from cronrunner.model.durations import as_utc, format_duration, parse_duration
+from cronrunner.model.durations import as_utc, format_duration, format_instant, parse_duration
 from cronrunner.model.life import (
     TRANSITIONS,
     WELL,
@@ -17,6 +17,7 @@ from cronrunner.model.life import (
     State,
     check_transition,
     closes_claim,
+    whose_skip,
 )
 from cronrunner.model.options import Option
 from cronrunner.model.records import (
@@ -25,6 +26,7 @@ from cronrunner.model.records import (
     Claims,
     Holder,
     LedgerSnapshot,
+    Pause,
     Report,
     Run,
     RunSummary,
@@ -72,6 +74,7 @@ __all__ = [
     "Option",
     "Outcome",
     "Overlap",
+    "Pause",
     "Plan",
     "Reason",
     "Repeat",
@@ -97,5 +100,7 @@ __all__ = [
     "check_transition",
     "closes_claim",
     "format_duration",
+    "format_instant",
     "parse_duration",
+    "whose_skip",
 ]

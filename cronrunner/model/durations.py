@@ -17,6 +17,13 @@ def as_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def format_instant(moment: datetime) -> str:
+    """Write an instant as in slot keys: ``2026-03-01T02:00:00Z``, with a fraction if it has one."""
+    moment = as_utc(moment)
+    timespec = "microseconds" if moment.microsecond else "seconds"
+    return moment.isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
@@ -32,12 +39,15 @@ _UNITS: Final = {
 def parse_duration(text: str) -> timedelta:
     """Read a duration as it is written everywhere in cronrunner: ``30s``, ``5m``, ``1h30m``.
 
-    Raises ``DurationError`` for anything else, zero included.
+    Raises ``DurationError`` for anything else: zero, and more than a ``timedelta`` can hold, too.
     """
     parts = _DURATION_PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise DurationError(text)
-    total = sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    try:
+        total = sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    except OverflowError as error:
+        raise DurationError(text) from error
     if total <= timedelta():
         raise DurationError(text)
     return total

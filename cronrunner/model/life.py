@@ -120,6 +120,12 @@ class Reason(StrEnum):
     MISSED = "missed"
 
 
+def whose_skip(reason: str | None) -> str:
+    """Return the ``Reason`` that the reason of a skip begins with, or that it was the job's own."""
+    given = reason or ""
+    return next((each.value for each in Reason if given.startswith(each)), "by the job")
+
+
 class Repeat(StrEnum):
     """Which closed claims a run takes up again."""
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from cronrunner.model.durations import format_instant
 from cronrunner.model.life import WELL, ExitCode, Outcome
-from cronrunner.model.work import Key, Slot, Tenant
+from cronrunner.model.work import EMPTY, Key, Slot, Tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,30 @@ class Shrink:
     accepted: int
     found: int
     missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """What somebody has paused, why, and for how long. An empty name stands for all."""
+
+    job: str
+    tenant: str
+    server: str
+    #: Without secrets, on one line.
+    reason: str
+    paused_at: datetime
+    #: ``None`` until somebody ends it.
+    until: datetime | None = None
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """What identifies it: job, tenant, server."""
+        return self.job, self.tenant, self.server
+
+    @property
+    def text(self) -> str:
+        """Its reason and its end, for people."""
+        return self.reason + (f", until {format_instant(self.until)}" if self.until else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +145,8 @@ class Report:
     unwell_tenants: int
     #: The longest visits: tenant and seconds.
     slowest: tuple[tuple[str, float], ...]
+    #: Skipped executions by whose doing it was: a ``Reason``, or the job's own.
+    skips: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     discovery_failed: bool = False
     broken_jobs: int = 0
     drained: bool = False
@@ -172,6 +199,8 @@ class LedgerSnapshot:
     tenants: Mapping[str, int]
     #: (metric name, label value) -> value, for counters that only events know.
     counters: Mapping[tuple[str, str], float]
+    #: Pauses in force.
+    pauses: int = 0
 
 
 DURATION_BUCKETS: Final = (

@@ -9,7 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from cronrunner.model.durations import as_utc
+from cronrunner.model.durations import as_utc, format_instant
 from cronrunner.model.life import Outcome, Reason, closes_claim
 from cronrunner.model.options import Option
 
@@ -150,9 +150,7 @@ class Slot:
     @classmethod
     def scheduled(cls, at: datetime) -> Self:
         """Name the slot of a scheduled time, whoever triggers it and however often."""
-        at = as_utc(at)
-        timespec = "microseconds" if at.microsecond else "seconds"
-        return cls(at=at, key=at.isoformat(timespec=timespec).replace("+00:00", "Z"))
+        return cls(at=as_utc(at), key=format_instant(at))
 
     @classmethod
     def of_run(cls, run: str, started_at: datetime) -> Self:

@@ -517,6 +517,7 @@ class Runner:
             causes=tally.cause_counts(),
             unwell_tenants=len(tally.unwell),
             slowest=tally.slowest(),
+            skips=dict(tally.skips),
             discovery_failed=self._discovery_failed,
             broken_jobs=len(self._order.broken),
             drained=self._ending is Reason.DRAINED and tally.left > 0,

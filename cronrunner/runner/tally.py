@@ -16,6 +16,7 @@ from cronrunner.model import (
     Reason,
     Result,
     Tenant,
+    whose_skip,
 )
 
 #: Reasons for which an execution is left to the next run.
@@ -44,6 +45,8 @@ class Tally:
     left: int = 0
     failures: int = 0
     held: int = 0
+    #: Whose doing it was -> skipped executions.
+    skips: Counter[str] = field(default_factory=Counter)
 
     def add(self, result: Result) -> None:
         """Fold one result in. The caller holds the lock."""
@@ -51,6 +54,8 @@ class Tally:
         self.outcomes[result.outcome] += 1
         self.left += result.outcome is Outcome.INTERRUPTED or result.reason in _LEFT
         self.failures += result.outcome not in WELL
+        if result.outcome is Outcome.SKIPPED:
+            self.skips[whose_skip(result.reason)] += 1
         self.seconds[tenant] += result.duration_seconds
         if result.cause is not None:
             self.causes[result.cause] += 1

@@ -11,6 +11,9 @@ import pytest
 from tests.acceptance.fleet import ROOT
 from tests.acceptance.small import small
 
+COMMANDS = (
+    "run", "plan", "jobs", "tenants", "history", "show", "pause", "unpause", "check", "serve", "init",
+)  # fmt: skip
 HEAVY = {"sqlalchemy", "prometheus_client", "pydantic", "alembic", "rich", "structlog", "requests"}
 
 LOADED = """
@@ -42,7 +45,7 @@ def loaded(folder: Path, *arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("-h",), ("--version",), ("run", "--help"), ("history", "--help"), ("init", "x")],
+    [("--help",), ("-h",), ("--version",), ("run", "--help"), ("pause", "--help"), ("init", "x")],
 )
 def test_help_and_init_import_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert loaded(tmp_path, *arguments) & HEAVY == set()
@@ -59,7 +62,7 @@ def test_a_run_on_a_ledger_that_is_there_imports_no_alembic_and_no_metrics(tmp_p
 def test_the_help_names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
     text = small(tmp_path, tenants=0).run("--help").stdout
 
-    for command in ("run", "plan", "jobs", "tenants", "history", "show", "check", "serve", "init"):
+    for command in COMMANDS:
         assert f"\n  {command} " in text
     for code in ("0 well", "2 usage", "70 the runner failed", "75 drained"):
         assert code in " ".join(text.split())

@@ -333,6 +333,18 @@ def test_of_a_repeated_slot_the_last_execution_of_each_tenant_counts(
     ]  # fmt: skip
 
 
+def test_a_tenant_that_was_done_and_is_left_out_of_a_later_run_of_the_slot_counts_as_done(
+    database: LedgerDatabase,
+) -> None:
+    ledger = database.begin("r1")
+    ledger.record(result_of(ledger.claim([key()]), key(), outcome=Outcome.SUCCEEDED))
+    ledger.record(result_of(NONE, key(), run="r2", outcome=Outcome.SKIPPED, reason="paused: x"))
+    ledger.flush()
+
+    (row,) = database.queries.executions_of_slot("count", SLOT.key)
+    assert (row["run"], row["outcome"]) == ("r1", "succeeded")
+
+
 # When the ledger is away.
 
 

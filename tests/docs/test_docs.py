@@ -162,6 +162,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "servers: {files: {url: 'sqlite://', discover: {directory: .}}}\n"
     )
     assert run(folder, "run")["exit_code"] == ExitCode.NOT_WELL
+    assert run(folder, "pause", "--job=well", "--tenant=birch", "--reason=moved")
     return folder
 
 
@@ -173,6 +174,7 @@ DOCUMENTS = {
     ("tenants",): ("tenants",),
     ("history",): ("history", "An execution"),
     ("history", "--runs"): ("history",),
+    ("pause",): ("pause",),
     ("check",): ("check",),
 }
 #: Mappings whose keys are data.

@@ -1,7 +1,7 @@
 """Which jobs on which tenants, in which order."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from cronrunner.errors import ConfigError
 from cronrunner.model import (
+    FLEET_TENANT,
     Job,
     Outcome,
+    Pause,
     Plan,
     Scope,
     Statistics,
@@ -23,6 +25,7 @@ from cronrunner.planning import (
     is_glob,
     make_plan,
     nearest,
+    pausing,
     select_jobs,
     select_tenants,
 )
@@ -264,3 +267,59 @@ def test_the_order_does_not_depend_on_the_order_of_discovery() -> None:
     tenants = [tenant(f"t{n}", f"s{n % 3}") for n in range(30)]
 
     assert make_plan([job("a")], tenants) == make_plan([job("a")], tenants[::-1])
+
+
+def pause(
+    job: str = "", tenant: str = "", server: str = "", *, reason: str = "moved", hours: int = 0
+) -> Pause:
+    until = NOW + timedelta(hours=hours) if hours else None
+    return Pause(
+        job=job, tenant=tenant, server=server, reason=reason, paused_at=NOW, until=until
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("paused", "expected"),
+    [
+        (pause("a"), {("a", "acme"), ("a", "Acme"), ("a", "birch"), ("a", "")}),
+        (pause(tenant="acme"), {("a", "acme"), ("b", "acme")}),
+        (pause(server="x"), {("a", "acme"), ("b", "acme"), ("a", "birch"), ("b", "birch")}),
+        (pause("b", "acme"), {("b", "acme")}),
+        (pause("b", server="x"), {("b", "acme"), ("b", "birch")}),
+        (pause(tenant="acme", server="y"), set()),
+        (pause("c"), set()),
+    ],
+)
+def test_a_pause_holds_for_what_it_names(paused: Pause, expected: set[tuple[str, str]]) -> None:
+    tenants = [tenant("acme", "x"), tenant("birch", "x"), tenant("Acme", "y"), FLEET_TENANT]
+    found = {
+        (each.name, on.name)
+        for each in (job("a"), job("b"))
+        for on in tenants
+        if pausing([paused])(each, on) is not None
+    }
+
+    assert found == expected
+
+
+def test_of_several_pauses_the_one_that_ends_last_says_why() -> None:
+    tenant_, pauses = tenant("acme"), [pause("a", hours=1), pause(tenant="acme", hours=2)]
+
+    assert pausing(pauses)(job("a"), tenant_) == "paused: moved, until 2026-03-01T02:00:00Z"
+    for_ever = pause("a", "acme", reason="for ever")
+    assert pausing([*pauses, for_ever])(job("a"), tenant_) == "paused: for ever"
+
+
+def test_what_is_paused_is_planned_and_set_aside_and_what_is_not_wanted_is_neither() -> None:
+    known = [job("a"), job("b", tenants=TenantFilter(names=("x",))), job("f", scope=Scope.FLEET)]
+    setting_aside = pausing([pause("b"), pause("f"), pause("a", "acme")])
+    plan = make_plan(known, [tenant("acme"), tenant("x")], setting_aside=setting_aside)
+
+    assert [(visit.tenant.name, visit.jobs) for visit in plan.visits] == [("x", ("a",))]
+    assert plan.fleet_jobs == ()
+    assert [(each.job, each.tenant.name) for each in plan.set_aside] == [
+        ("a", "acme"), ("b", "x"), ("f", ""),
+    ]  # fmt: skip
+    assert plan.executions == 4
+    part = make_plan(known, [], setting_aside=setting_aside, fleet=False)
+    assert (part.set_aside, [out.job for out in part.left_out]) == ((), ["f"])
