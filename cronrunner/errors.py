@@ -72,6 +72,10 @@ class DeadlineError(CronrunnerError):
     """The job's timeout is over. Give it a longer one, or let it do less at a time."""
 
 
+class ProcessDied(CronrunnerError):  # noqa: N818 - a word that operators read as a cause
+    """The job's process ended before the job did: a crash, an exit, or the system's memory."""
+
+
 class ConnectionBusyError(CronrunnerError):
     """The visit's one connection is in use.
 

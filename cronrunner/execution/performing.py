@@ -19,6 +19,8 @@ the deadline expires                        ``timed_out``; cancelled at the serv
                                             back, and the session is not used on
 the thread does not come back after that    ``stuck``, by the watchdog
 the commit fails                            ``failed``; the server has rolled back
+the job is isolated                         as ``isolated`` says; its process makes the attempt
+                                            with a ``Performer`` of its own
 ==========================================  =================================================
 
 Between two jobs of a visit the session is renewed: variables, temporary tables, locks and an
@@ -48,8 +50,10 @@ from cronrunner.errors import DeadlineError
 from cronrunner.events import Dispatcher, ExecutionStarted, ExecutionStuck, VisitFinished
 from cronrunner.execution.attempt import Attempt, Resolve, Work
 from cronrunner.execution.classifying import Classifier, begun, read_counters
+from cronrunner.execution.isolated import Isolated
 from cronrunner.model import (
     FLEET,
+    Isolation,
     Outcome,
     Request,
     Result,
@@ -58,7 +62,7 @@ from cronrunner.model import (
     format_duration,
 )
 from cronrunner.redaction import Redactor
-from cronrunner.watchdog import Deadline, Watchdog
+from cronrunner.watchdog import Deadline, Watch
 
 
 class Performer:
@@ -72,14 +76,16 @@ class Performer:
         events: Dispatcher,
         redactor: Redactor,
         clock: Callable[[], datetime],
-        watchdog: Watchdog,
+        watchdog: Watch,
         grace: timedelta,
         pause: Callable[[timedelta], None],
         on_stuck: Callable[[Result], None],
+        isolated: Isolated | None = None,
     ) -> None:
         """``pause`` waits for a debug delay and returns early when the run is draining.
 
-        ``on_stuck`` is given the result of an attempt that nothing could end.
+        ``on_stuck`` is given the result of an attempt that nothing could end. ``isolated``
+        makes the attempts of isolated jobs; without it, as in their processes, all are made here.
         """
         self._resolve = resolve
         self._engines = engines
@@ -91,6 +97,7 @@ class Performer:
         self._grace = grace
         self._pause = pause
         self._on_stuck = on_stuck
+        self._isolated = isolated
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
         """Make the attempts of a visit, giving each result as soon as it is there."""
@@ -102,10 +109,16 @@ class Performer:
             engine.limit_statements(self._longest(works))
         try:
             for place, request in enumerate(visit.requests):
-                if engine is not None and place:
+                if engine is not None and self._is_apart(works[place]):
+                    # Its process opens a session under this visit's permit.
+                    engine.close()
+                elif engine is not None and place:
                     self._renew(engine, tenant)
                 with logs.bound(request, tenant):
                     ended = self._attempt(request, tenant, engine, works[place], refused)
+                    if isinstance(ended, Result):
+                        yield ended
+                        continue
                     yield self._classifier.result(ended)
                 if engine is not None and (ended.unreached or ended.deadline is not None):
                     # What was cancelled may still be read from this session: it is not used on.
@@ -147,6 +160,11 @@ class Performer:
         timeouts = [work.job.timeout for work in works if isinstance(work, Work)]
         return (max(timeouts, default=timedelta()) + self._grace).total_seconds()
 
+    def _is_apart(self, work: Work | Exception) -> bool:
+        """Tell whether an attempt is to be made in another process."""
+        wanted = isinstance(work, Work) and work.job.isolation is Isolation.PROCESS
+        return wanted and self._isolated is not None
+
     def _attempt(
         self,
         request: Request,
@@ -154,8 +172,8 @@ class Performer:
         engine: TenantEngine | None,
         work: Work | Exception,
         refused: BaseException | None,
-    ) -> Attempt:
-        """Make one attempt."""
+    ) -> Attempt | Result:
+        """Make one attempt; it may come back with a result from where it was made."""
         started_at = self._clock()
         found = work if refused is None and isinstance(work, Work) else None
         attempt = Attempt(
@@ -172,6 +190,9 @@ class Performer:
             unreached=refused is not None,
         )
         self._events.emit(ExecutionStarted(request=request, tenant=tenant))
+        if found is not None and self._isolated is not None and self._is_apart(found):
+            thread = threading.get_ident()
+            return self._isolated(attempt, found, lambda: self._stuck(attempt, thread))
         for step in (self._connected, self._called, self._ended):
             attempt = step(attempt)
         return attempt

@@ -39,6 +39,7 @@ _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     "timeout": str,
     "retries": lambda text: int(text) if text.isdigit() else text,
     "transaction": str,
+    "isolation": str,
     "tenants": lambda text: [part.strip() for part in text.split(",")],
     "enabled": lambda text: {"true": True, "false": False}.get(text.lower(), text),
 }
