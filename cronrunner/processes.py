@@ -23,13 +23,13 @@ Who ends a process
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import CancelledError, Future
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -157,7 +157,7 @@ class Lane:
             return future.result(timeout=0)
         except self._expired as died:
             raise ProcessDied(_how(died.exitcode)) from None
-        except (BrokenProcessPool, CancelledError):
+        except (BrokenExecutor, CancelledError):
             raise ProcessDied("it ended before it had begun") from None
         finally:
             with self._lock:
@@ -275,6 +275,9 @@ _connections: list[Connection] = []
 def _set_up(connection: Connection, cpus: frozenset[int]) -> None:
     """Make this process ready, before its first request."""
     _die_with_the_run()
+    # Where a crash came from; there may be no stderr to say it on.
+    with suppress(AttributeError, OSError, RuntimeError, ValueError):
+        faulthandler.enable()
     for each in _FOR_THE_RUN:
         # Not ignored: programs that a job starts would ignore them as well.
         signal.signal(each, lambda *_: None)

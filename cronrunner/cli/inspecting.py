@@ -141,6 +141,7 @@ def _job_document(job: Job) -> documents.Document:
         "attempts": job.retry.attempts,
         "scope": str(job.scope),
         "transaction": str(job.transaction),
+        "isolation": str(job.isolation),
         "options": {name: option.default for name, option in job.options.items()},
         "origin": job.origin,
         "description": job.description,

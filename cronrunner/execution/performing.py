@@ -109,17 +109,13 @@ class Performer:
             engine.limit_statements(self._longest(works))
         try:
             for place, request in enumerate(visit.requests):
-                if engine is not None and self._is_apart(works[place]):
-                    # Its process opens a session under this visit's permit.
-                    engine.close()
-                elif engine is not None and place:
-                    self._renew(engine, tenant)
+                if engine is not None:
+                    self._make_ready(engine, tenant, works[place], first=place == 0)
                 with logs.bound(request, tenant):
                     ended = self._attempt(request, tenant, engine, works[place], refused)
-                    if isinstance(ended, Result):
-                        yield ended
-                        continue
-                    yield self._classifier.result(ended)
+                    yield ended if isinstance(ended, Result) else self._classifier.result(ended)
+                if isinstance(ended, Result):
+                    continue
                 if engine is not None and (ended.unreached or ended.deadline is not None):
                     # What was cancelled may still be read from this session: it is not used on.
                     engine.close()
@@ -142,8 +138,16 @@ class Performer:
         except Exception as error:  # noqa: BLE001 - becomes the outcome of each of its jobs
             return None, error
 
-    def _renew(self, engine: TenantEngine, tenant: Tenant) -> None:
+    def _make_ready(
+        self, engine: TenantEngine, tenant: Tenant, work: Work | Exception, *, first: bool
+    ) -> None:
         """Make the session as good as new; a server that falls silent here gets the grace."""
+        if self._is_apart(work):
+            # Its process opens a session under this visit's permit.
+            engine.close()
+            return
+        if first:
+            return
         deadline = self._watchdog.arm(tenant.server, self._grace, engine, lambda: None)
         engine.renew()
         deadline.disarm()
@@ -183,9 +187,7 @@ class Performer:
             started_at=started_at,
             started=time.monotonic(),
             work=found,
-            context=None
-            if found is None
-            else self._context(request, tenant, engine, found, started_at),
+            context=self._context(request, tenant, engine, found, started_at),
             error=refused or (work if isinstance(work, Exception) else None),
             unreached=refused is not None,
         )
@@ -202,9 +204,11 @@ class Performer:
         request: Request,
         tenant: Tenant,
         engine: TenantEngine | None,
-        work: Work,
+        work: Work | None,
         started_at: datetime,
-    ) -> JobContext:
+    ) -> JobContext | None:
+        if work is None:
+            return None
         return JobContext(
             job=work.job,
             request=request,

@@ -141,6 +141,13 @@ def test_a_process_that_died_is_a_cause_of_its_own(night) -> None:
     }
 
 
+def test_a_crash_leaves_its_stack_on_stderr(night) -> None:
+    finished, _, _ = night
+
+    assert "Fatal Python error: Segmentation fault" in finished.stderr
+    assert "harm.py" in finished.stderr.partition("Segmentation fault")[2]
+
+
 def test_nothing_of_it_is_left_on_the_server_and_what_it_had_written_is_rolled_back(night) -> None:
     _, mariadb, left = night
 
@@ -473,6 +480,32 @@ def test_a_process_that_dies_while_it_has_nothing_to_do_is_replaced(tmp_path) ->
 
     assert set(finished.outcomes.values()) == {"succeeded"}, finished.stdout
     assert written(fleet) == {"t0": 1, "t1": 1}
+
+
+def test_a_death_is_repeated_by_a_policy_that_names_it_and_by_no_other(tmp_path) -> None:
+    job = """
+        import os
+        from datetime import timedelta
+
+        from cronrunner import RetryPolicy
+        from cronrunner.errors import ProcessDied
+
+        @job(name="named", isolation="process", retry=RetryPolicy(
+            attempts=2, wait=timedelta(milliseconds=50), on=(ProcessDied,)
+        ))
+        def named(ctx):
+            if ctx.attempt == 1:
+                os._exit(3)
+
+        @job(name="other", isolation="process", retries=1)
+        def other(ctx):
+            os._exit(3)
+    """
+    finished = small(tmp_path, job, tenants=1).run("run", "--json")
+
+    assert finished.outcomes == {("named", "t0"): "succeeded", ("other", "t0"): "failed"}
+    assert finished.execution("named", "t0")["attempts"] == 2
+    assert finished.execution("other", "t0")["attempts"] == 1
 
 
 def test_a_configuration_that_changed_meanwhile_is_refused_by_the_process(tmp_path) -> None:
