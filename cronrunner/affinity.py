@@ -11,7 +11,8 @@ Which CPU
 
 What is not kept there
     A process that a job starts inherits the CPUs of the thread which starts it: that thread is
-    given all of them back before it does (an audit hook hears of it) and keeps them. Work in C
+    given all of them back before it does (an audit hook hears of it) and keeps them. Processes of
+    isolated jobs take them back themselves. Work in C
     that gives up the GIL for long would gain by other CPUs: ``runner.one_cpu: false`` is for it.
 
 Where the system has no such calls, or there is one CPU only, nothing is done.
@@ -46,7 +47,7 @@ class OneCpu:
     """Keeps the threads of this process on one CPU, as a context manager."""
 
     def __init__(self) -> None:
-        self._allowed = _allowed()
+        self._allowed = allowed_cpus()
         self._cpu = -1
         #: Native ids of threads that have all CPUs back.
         self._released: set[int] = set()
@@ -110,7 +111,8 @@ class _Load:
         return freest if idle[freest] >= _FREE else None
 
 
-def _allowed() -> frozenset[int]:
+def allowed_cpus() -> frozenset[int]:
+    """Return the CPUs that the calling thread may use; nothing where the system does not say."""
     try:
         return frozenset(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not on this system

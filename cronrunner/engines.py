@@ -18,7 +18,7 @@ import contextlib
 import copy
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Never
@@ -27,7 +27,7 @@ from sqlalchemy import Connection, Engine, NullPool, QueuePool
 from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner.databases import Endpoint, ServerParts, kind_of
-from cronrunner.databases.base import TIMEOUTS, tenant_dialect
+from cronrunner.databases.base import TIMEOUTS, FarSession, tenant_dialect
 from cronrunner.errors import VisitOverError
 from cronrunner.model import Tenant
 
@@ -42,8 +42,15 @@ _CANCEL_SECONDS: Final = 2.0
 class Engines:
     """Makes engines; keeps what the engines of one server share."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        *,
+        on_open: Callable[[int], None] | None = None,
+    ) -> None:
+        """``on_open`` is told the server's number of each session of a tenant before its use."""
         self._endpoints = endpoints
+        self._on_open = on_open
         self._locks = {name: threading.Lock() for name in endpoints}
         self._parts: dict[str, ServerParts | _Refusal] = {}
         self._cancellers: dict[str, Canceller] = {}
@@ -89,7 +96,16 @@ class Engines:
     def visit(self, tenant: Tenant) -> TenantEngine:
         """Return the tenant's engine, not yet connected."""
         parts = self.server(tenant.server)
-        return TenantEngine(parts, tenant, self._canceller(parts))
+        return TenantEngine(parts, tenant, self._canceller(parts), self._on_open)
+
+    def far(self, server: str) -> FarSessions:
+        """Return what cancels sessions that another process opens on a server.
+
+        Fleet-scope work has no server, and a file knows no sessions.
+        """
+        if server not in self._endpoints:
+            return FarSessions(None)
+        return FarSessions(self._canceller(self.server(server)))
 
     def close(self) -> None:
         """Close the connections that were kept for cancelling."""
@@ -168,10 +184,43 @@ class Canceller:
         return self._connection
 
 
+class FarSessions:
+    """The sessions of an attempt in another process, as far as they can be cancelled from here."""
+
+    def __init__(self, canceller: Canceller | None) -> None:
+        self._canceller = canceller
+        self._known: list[FarSession] = []
+
+    def add(self, number: int) -> None:
+        """Take note of a session by the server's number of it."""
+        self._known.append(FarSession(number))
+
+    def cancel(self) -> bool | None:
+        """Cancel what the sessions do; ``None`` if the server could not be asked."""
+        return self._each(sever=False)
+
+    def sever(self) -> None:
+        """End the sessions at the server."""
+        self._each(sever=True)
+
+    def _each(self, *, sever: bool) -> bool | None:
+        if self._canceller is None:
+            return False
+        answers = [self._canceller(session, sever=sever) for session in list(self._known)]
+        return None if None in answers else any(answers)
+
+
 class TenantEngine:
     """A tenant's engine for the length of a visit."""
 
-    def __init__(self, parts: ServerParts, tenant: Tenant, canceller: Canceller) -> None:
+    def __init__(
+        self,
+        parts: ServerParts,
+        tenant: Tenant,
+        canceller: Canceller,
+        on_open: Callable[[int], None] | None = None,
+    ) -> None:
+        self._on_open = on_open
         self._parts = parts
         self._canceller = canceller
         self._database = tenant.database
@@ -255,6 +304,8 @@ class TenantEngine:
             self._parts, self._database, statement_seconds=self._statement_seconds
         )
         self._sessions.append(session)
+        if self._on_open is not None and (number := self._parts.kind.number(session)) is not None:
+            self._on_open(number)
         return session
 
     def _is_returned(self, engine: Engine) -> bool:

@@ -76,6 +76,10 @@ class OverlapError(CronrunnerError):
     """Another session holds the server's lock on this work."""
 
 
+class ProcessDied(CronrunnerError):  # noqa: N818 - a word that operators read as a cause
+    """The job's process ended before the job did: a crash, an exit, or the system's memory."""
+
+
 class ConnectionBusyError(CronrunnerError):
     """The visit's one connection is in use.
 

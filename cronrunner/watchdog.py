@@ -60,6 +60,19 @@ class Session(Protocol):
         """Close the session at the server, and the socket here."""
 
 
+class Watch(Protocol):
+    """Keeps deadlines, here or elsewhere."""
+
+    def arm(
+        self,
+        server: str,
+        timeout: timedelta,
+        session: Session | None,
+        on_stuck: Callable[[], None],
+    ) -> Deadline:
+        """Start the watch over an attempt on ``server`` that begins now."""
+
+
 @dataclass(slots=True, eq=False)
 class Deadline:
     """One attempt's deadline. ``expired`` is its outcome, whatever the job returned."""

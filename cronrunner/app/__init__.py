@@ -25,7 +25,7 @@ from cronrunner.app.endpoints import (
     visits_at_once,
 )
 from cronrunner.config import Settings, load
-from cronrunner.databases import ServerParts, describe
+from cronrunner.databases import Endpoint, ServerParts, describe
 from cronrunner.discovery import discover, find_shrink
 from cronrunner.engines import Engines
 from cronrunner.errors import ConfigError, LedgerError, Problem
@@ -104,7 +104,11 @@ class App:
     @cached_property
     def engines(self) -> Engines:
         """The tenants' engines."""
-        return Engines({name: endpoint_of(self.settings, name) for name in self.settings.servers})
+        return Engines(self.endpoints())
+
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Return the servers as they are configured, secrets revealed."""
+        return {name: endpoint_of(self.settings, name) for name in self.settings.servers}
 
     @cached_property
     def ledger(self) -> Ledger:

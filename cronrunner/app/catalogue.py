@@ -14,6 +14,7 @@ from cronrunner.config.settings import Overrides
 from cronrunner.execution import Work
 from cronrunner.model import (
     FLEET,
+    Isolation,
     Job,
     Option,
     Overlap,
@@ -48,6 +49,8 @@ def overridden(job: Job, settings: JobSettings) -> Job:
         changes["overlap"] = Overlap(settings.overlap)
     if settings.retries is not None:
         changes["retry"] = replace(job.retry, attempts=settings.retries + 1)
+    if settings.isolation is not None:
+        changes["isolation"] = Isolation(settings.isolation)
     return replace(job, **changes) if changes else job
 
 
@@ -58,11 +61,17 @@ class Catalogue:
         self._settings = settings
         #: Overridden for the fleet, not for single tenants.
         self.jobs: Mapping[str, Job] = {
-            name: overridden(job, settings.job(name)) for name, job in jobs.items()
+            name: self._settled(overridden(job, settings.job(name))) for name, job in jobs.items()
         }
         self._options = {name: self._values(job, settings.job(name)) for name, job in jobs.items()}
         # A run asks for one tenant's settings once per job, tenant by tenant.
         self._tenant = lru_cache(maxsize=64)(settings.tenant)
+
+    def _settled(self, job: Job) -> Job:
+        """Return ``job`` as the runner's settings have it, where nobody speaks for the job."""
+        if job.isolation is not None:
+            return job
+        return replace(job, isolation=Isolation(self._settings.runner.isolation))
 
     def veto(self, job: Job, tenant: Tenant) -> str | None:
         """Say why a job does not run on a tenant."""

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner import planning
-from cronrunner.affinity import OneCpu
+from cronrunner.affinity import OneCpu, allowed_cpus
+from cronrunner.app import isolated
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.due import Due
 from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, SlotsMissed, Warned
-from cronrunner.execution import Performer, Work
+from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Executor, ThreadExecutor
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
@@ -42,6 +43,7 @@ from cronrunner.model import (
     Tenant,
 )
 from cronrunner.planning import Selection
+from cronrunner.processes import Processes
 from cronrunner.runner import FailureLimit, Hooks, Order, Parts, Runner
 from cronrunner.watchdog import Pulse, Watchdog
 
@@ -123,6 +125,8 @@ class _Start:
             self._due = Due(app.catalogue, app.queries, self._run.slot.at)
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
         self._watchdog = Watchdog(grace=app.settings.runner.grace)
+        # Asked before this process is kept on one CPU.
+        self._processes = Processes(isolated.perform, cpus=allowed_cpus())
         self._prepared_values: dict[tuple[str, str], str] = {}
         self._found: list[Tenant] = []
 
@@ -285,6 +289,18 @@ class _Start:
             grace=self._app.settings.runner.grace,
             pause=hooks.pause,
             on_stuck=hooks.on_stuck,
+            isolated=self._isolated(),
+        )
+
+    def _isolated(self) -> Isolated:
+        app = self._app
+        return Isolated(
+            processes=self._processes,
+            engines=app.engines,
+            watchdog=self._watchdog,
+            clock=app.clock,
+            config=str(app.settings.path.absolute()),
+            digest=app.settings.digest,
         )
 
     def _resolve(self, request: Request, tenant: Tenant) -> Work:
@@ -301,8 +317,9 @@ class _Start:
         return self._prepared_values[job, slot_key]
 
     def close(self) -> None:
-        """End the watch over deadlines: there are none any more."""
+        """End the watch over deadlines, and the processes: nothing is awaited any more."""
         self._watchdog.close()
+        self._processes.close()
 
     def serve_metrics(self, stack: ExitStack) -> None:
         """Serve metrics while the run lasts; a port that is taken is no reason not to run."""

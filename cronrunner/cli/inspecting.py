@@ -197,6 +197,7 @@ def _job_document(job: Job, pauses: Sequence[Pause] | None) -> documents.Documen
         "attempts": job.retry.attempts,
         "scope": str(job.scope),
         "transaction": str(job.transaction),
+        "isolation": str(job.isolation),
         "options": {name: option.default for name, option in job.options.items()},
         "origin": job.origin,
         "description": job.description,

@@ -177,6 +177,9 @@ class RunnerSettings(Section):
         True,
         description="Keep the threads on one CPU, and on one that is free.",
     )
+    isolation: Literal["thread", "process"] = Field(
+        "thread", description="Where jobs run that do not say it themselves."
+    )
     grace: Duration = Field(
         timedelta(seconds=20), description="How long running work may go on after SIGTERM."
     )
@@ -213,6 +216,11 @@ class JobSettings(Section):
         None, description="What is done while an earlier slot is at work on the tenant."
     )
     retries: FromZero | None = Field(None, description="How often a transient failure is repeated.")
+    isolation: Literal["thread", "process"] | None = Field(
+        None,
+        description="process: in a process that can be killed, and may crash; "
+        "thread: in the run's own.",
+    )
     options: Options = Field({}, description="Values of the options that the job declares.")
 
 

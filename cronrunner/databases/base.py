@@ -73,6 +73,17 @@ class ErrorFacts:
     lost: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class FarSession:
+    """A session that another process has opened: the server's number of it, and nothing here."""
+
+    number: int
+
+    def thread_id(self) -> int:
+        """Return the number, as a driver's session does."""
+        return self.number
+
+
 class DatabaseKind(Protocol):
     """A kind of database."""
 
@@ -95,11 +106,15 @@ class DatabaseKind(Protocol):
     def reset(self, session: Any) -> bool:  # noqa: ANN401 - a DBAPI connection
         """Make a used session as good as new; false when it must be replaced by a new one."""
 
+    def number(self, session: Any) -> int | None:  # noqa: ANN401 - a DBAPI connection
+        """Return the server's number of a session; ``None`` where there is no server."""
+
     def cancel(self, control: Connection | None, session: Any, *, sever: bool) -> bool:  # noqa: ANN401 - a DBAPI connection
         """Cancel what a session is doing, from another thread; tell whether it was doing anything.
 
         With ``sever`` the session is ended as well, at the server and here. ``control`` is a
-        connection of the same user; ``None`` when the server does not answer.
+        connection of the same user; ``None`` when the server does not answer. A ``FarSession``
+        is cancelled at the server only.
         """
 
     def lock(self, session: Any, name: str) -> bool | None:  # noqa: ANN401 - a DBAPI connection

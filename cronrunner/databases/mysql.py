@@ -161,6 +161,11 @@ class MySQL:
             return False
         return True
 
+    def number(self, session: Any) -> int:  # noqa: ANN401 - pymysql.Connection
+        """Return the connection id that KILL takes."""
+        number: int = session.thread_id()
+        return number
+
     def cancel(self, control: Connection | None, session: Any, *, sever: bool) -> bool:  # noqa: ANN401 - pymysql.Connection
         """Kill the session's statement, by its query id where the server has them.
 

@@ -88,6 +88,9 @@ class SQLite:
         del session
         return False
 
+    def number(self, session: Any) -> None:  # noqa: ANN401 - sqlite3.Connection
+        """Return nothing: whoever has opened a file is not known to others."""
+
     def cancel(self, control: Connection | None, session: Any, *, sever: bool) -> bool:  # noqa: ANN401 - sqlite3.Connection
         """Interrupt the session. It ends statements, and not a wait for another's lock."""
         del control, sever

@@ -2,6 +2,7 @@
 
 from cronrunner.execution.attempt import Attempt, Work
 from cronrunner.execution.classifying import cause_of
+from cronrunner.execution.isolated import Isolated
 from cronrunner.execution.performing import Performer
 
-__all__ = ["Attempt", "Performer", "Work", "cause_of"]
+__all__ = ["Attempt", "Isolated", "Performer", "Work", "cause_of"]

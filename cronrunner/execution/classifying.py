@@ -19,6 +19,7 @@ from cronrunner.errors import (
     CountersError,
     DeadlineError,
     OverlapError,
+    ProcessDied,
     Retry,
     Skip,
 )
@@ -99,13 +100,17 @@ class Classifier:
     def _failed(self, result: Result, attempt: Attempt, error: BaseException) -> Result:
         what = facts(error)
         asked = error if isinstance(error, Retry) else None
-        # A tenant that cannot be reached has nothing to show but the driver's frames.
-        silent = attempt.unreached or asked is not None
+        # A tenant that cannot be reached, or a process that died, has nothing to show but frames
+        # of the driver or of the runner.
+        silent = attempt.unreached or asked is not None or isinstance(error, ProcessDied)
         return replace(
             result,
             outcome=Outcome.TENANT_GONE if what.gone and attempt.unreached else Outcome.FAILED,
             error=self._text(describe(error)),
-            cause=cause_of(self._text(what.text), attempt.tenant),
+            # How a process died is told by the number that would be taken out.
+            cause=self._text(what.text)
+            if isinstance(error, ProcessDied)
+            else cause_of(self._text(what.text), attempt.tenant),
             code=what.code,
             transient=what.transient or asked is not None or _is_named(attempt.work, error),
             policy=None if attempt.work is None else attempt.work.job.retry,

@@ -19,6 +19,8 @@ the deadline expires                        ``timed_out``; cancelled at the serv
                                             back, and the session is not used on
 the thread does not come back after that    ``stuck``, by the watchdog
 the commit fails                            ``failed``; the server has rolled back
+the job is isolated                         as ``isolated`` says; its process makes the attempt
+                                            with a ``Performer`` of its own
 ==========================================  =================================================
 
 Between two jobs of a visit the session is renewed: variables, temporary tables, locks and an
@@ -55,8 +57,10 @@ from cronrunner.events import (
 )
 from cronrunner.execution.attempt import Attempt, Resolve, Work
 from cronrunner.execution.classifying import Classifier, begun, read_counters
+from cronrunner.execution.isolated import Isolated
 from cronrunner.model import (
     FLEET,
+    Isolation,
     Outcome,
     Request,
     Result,
@@ -65,7 +69,7 @@ from cronrunner.model import (
     format_duration,
 )
 from cronrunner.redaction import Redactor
-from cronrunner.watchdog import Deadline, Watchdog
+from cronrunner.watchdog import Deadline, Watch
 
 
 class Performer:
@@ -79,14 +83,16 @@ class Performer:
         events: Dispatcher,
         redactor: Redactor,
         clock: Callable[[], datetime],
-        watchdog: Watchdog,
+        watchdog: Watch,
         grace: timedelta,
         pause: Callable[[timedelta], None],
         on_stuck: Callable[[Result], None],
+        isolated: Isolated | None = None,
     ) -> None:
         """``pause`` waits for a debug delay and returns early when the run is draining.
 
-        ``on_stuck`` is given the result of an attempt that nothing could end.
+        ``on_stuck`` is given the result of an attempt that nothing could end. ``isolated``
+        makes the attempts of isolated jobs; without it, as in their processes, all are made here.
         """
         self._resolve = resolve
         self._engines = engines
@@ -100,6 +106,7 @@ class Performer:
         self._on_stuck = on_stuck
         #: Servers that were found to have no named locks.
         self._lockless: set[str] = set()
+        self._isolated = isolated
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
         """Make the attempts of a visit, giving each result as soon as it is there."""
@@ -111,11 +118,13 @@ class Performer:
             engine.limit_statements(self._longest(works))
         try:
             for place, request in enumerate(visit.requests):
-                if engine is not None and place:
-                    self._renew(engine, tenant)
+                if engine is not None:
+                    self._make_ready(engine, tenant, works[place], first=place == 0)
                 with logs.bound(request, tenant):
                     ended = self._attempt(request, tenant, engine, works[place], refused)
-                    yield self._classifier.result(ended)
+                    yield ended if isinstance(ended, Result) else self._classifier.result(ended)
+                if isinstance(ended, Result):
+                    continue
                 if engine is not None and (ended.unreached or ended.deadline is not None):
                     # What was cancelled may still be read from this session: it is not used on.
                     engine.close()
@@ -138,8 +147,16 @@ class Performer:
         except Exception as error:  # noqa: BLE001 - becomes the outcome of each of its jobs
             return None, error
 
-    def _renew(self, engine: TenantEngine, tenant: Tenant) -> None:
+    def _make_ready(
+        self, engine: TenantEngine, tenant: Tenant, work: Work | Exception, *, first: bool
+    ) -> None:
         """Make the session as good as new; a server that falls silent here gets the grace."""
+        if self._is_apart(work):
+            # Its process opens a session under this visit's permit.
+            engine.close()
+            return
+        if first:
+            return
         deadline = self._watchdog.arm(tenant.server, self._grace, engine, lambda: None)
         engine.renew()
         deadline.disarm()
@@ -156,6 +173,11 @@ class Performer:
         timeouts = [work.job.timeout for work in works if isinstance(work, Work)]
         return (max(timeouts, default=timedelta()) + self._grace).total_seconds()
 
+    def _is_apart(self, work: Work | Exception) -> bool:
+        """Tell whether an attempt is to be made in another process."""
+        wanted = isinstance(work, Work) and work.job.isolation is Isolation.PROCESS
+        return wanted and self._isolated is not None
+
     def _attempt(
         self,
         request: Request,
@@ -163,8 +185,8 @@ class Performer:
         engine: TenantEngine | None,
         work: Work | Exception,
         refused: BaseException | None,
-    ) -> Attempt:
-        """Make one attempt."""
+    ) -> Attempt | Result:
+        """Make one attempt; it may come back with a result from where it was made."""
         started_at = self._clock()
         found = work if refused is None and isinstance(work, Work) else None
         attempt = Attempt(
@@ -174,13 +196,14 @@ class Performer:
             started_at=started_at,
             started=time.monotonic(),
             work=found,
-            context=None
-            if found is None
-            else self._context(request, tenant, engine, found, started_at),
+            context=self._context(request, tenant, engine, found, started_at),
             error=refused or (work if isinstance(work, Exception) else None),
             unreached=refused is not None,
         )
         self._events.emit(ExecutionStarted(request=request, tenant=tenant))
+        if found is not None and self._isolated is not None and self._is_apart(found):
+            thread = threading.get_ident()
+            return self._isolated(attempt, found, lambda: self._stuck(attempt, thread))
         for step in (self._connected, self._called, self._ended):
             attempt = step(attempt)
         return attempt
@@ -190,9 +213,11 @@ class Performer:
         request: Request,
         tenant: Tenant,
         engine: TenantEngine | None,
-        work: Work,
+        work: Work | None,
         started_at: datetime,
-    ) -> JobContext:
+    ) -> JobContext | None:
+        if work is None:
+            return None
         return JobContext(
             job=work.job,
             request=request,

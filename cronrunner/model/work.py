@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +19,14 @@ FLEET: Final = ""
 
 
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def _frozen(mapping: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(mapping)
+
+
+# Python cannot pickle such a mapping, and requests and results go to other processes.
+copyreg.pickle(MappingProxyType, lambda mapping: (_frozen, (dict(mapping),)))
 
 
 class Scope(StrEnum):
@@ -49,6 +58,15 @@ class Overlap(StrEnum):
     WAIT = "wait"
     #: Do both at once.
     ALLOW = "allow"
+
+
+class Isolation(StrEnum):
+    """Where a job's attempts are made."""
+
+    #: In a thread of the run's own process.
+    THREAD = "thread"
+    #: In a process that can be killed, and may die, without harm to the others.
+    PROCESS = "process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +140,8 @@ class Job:
     summarize: Callable[[Any], Any] | None = None
     #: Writes a marker into the tenant's database, in the job's transaction.
     exactly_once: bool = False
+    #: ``None``: as ``runner.isolation`` says.
+    isolation: Isolation | None = None
     enabled: bool = True
 
     @property

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from cronrunner.errors import Problem
 from cronrunner.model import (
+    Isolation,
     Job,
     Option,
     Overlap,
@@ -83,6 +84,7 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         prepare=take("prepare", lambda: _hook(declaration.prepare), None),
         summarize=take("summarize", lambda: _hook(declaration.summarize), None),
         exactly_once=take("exactly_once", lambda: _exactly_once(declaration), fallback=False),
+        isolation=take("isolation", lambda: _isolation(declaration), None),
         enabled=take("enabled", lambda: _typed(declaration.enabled, bool, "True or False"), True),
     )
     if texts:
@@ -146,6 +148,11 @@ def _word(words: type[W], value: str) -> W:
         return words(value)
     msg = f"expected {' or '.join(words)}, got {value!r}"
     raise ValueError(msg)
+
+
+def _isolation(declaration: Declaration) -> Isolation | None:
+    wanted = declaration.isolation
+    return None if wanted is None else _word(Isolation, wanted)
 
 
 def _duration(value: str | timedelta) -> timedelta:

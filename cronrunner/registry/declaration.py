@@ -40,6 +40,7 @@ class Declaration:
     prepare: JobFunction | None = None
     summarize: JobFunction | None = None
     exactly_once: bool = False
+    isolation: str | None = None
     enabled: bool = True
 
 
@@ -66,6 +67,7 @@ def job(
     prepare: JobFunction | None = None,
     summarize: JobFunction | None = None,
     exactly_once: bool = False,
+    isolation: str | None = None,
     enabled: bool = True,
 ) -> Callable[[JobFunction], JobFunction]: ...
 def job(
@@ -86,7 +88,8 @@ def job(
     ``"skip"``, ``"wait"`` or ``"allow"``; ``server_lock`` also holds a named lock of the
     tenant's server, against whatever else takes it. ``exactly_once`` writes a marker into the
     tenant's database in the job's transaction, so that not even a killed process makes a slot
-    run twice.
+    run twice. ``isolation`` is ``"process"`` for a job that blocks in C code or may crash the
+    interpreter; ``"thread"`` and ``None`` say the opposite and nothing.
 
     The function returns ``None`` or a mapping of counter names to whole numbers.
     """

@@ -44,6 +44,7 @@ _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     "transaction": str,
     "overlap": str,
     "server_lock": lambda text: {"true": True, "false": False}.get(text.lower(), text),
+    "isolation": str,
     "tenants": lambda text: [part.strip() for part in text.split(",")],
     "enabled": lambda text: {"true": True, "false": False}.get(text.lower(), text),
 }

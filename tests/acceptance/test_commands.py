@@ -73,7 +73,7 @@ def test_jobs_are_shown_with_what_is_declared(tmp_path: Path) -> None:
     work = next(row for row in finished.document if row["job"] == "jobs.work")
     wanted = {
         "job": "jobs.work", "enabled": True, "schedule": "0 2 * * *", "timeout_seconds": 120,
-        "attempts": 2, "scope": "tenant", "transaction": "tenant", "options": {"days": 30},
+        "attempts": 2, "scope": "tenant", "transaction": "tenant", "isolation": "thread", "options": {"days": 30},
         "origin": "jobs.py:6", "description": "Count the days.\n\nAll of them.",
     }  # fmt: skip
     assert {name: work[name] for name in wanted} == wanted

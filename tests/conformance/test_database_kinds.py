@@ -220,6 +220,27 @@ def test_what_stands_in_quotes_is_masked(message: str, masked: str) -> None:
     assert mask_quoted(message) == masked
 
 
+def test_a_session_of_another_process_is_ended_by_the_server_s_number_of_it(world: World) -> None:
+    opened: list[int] = []
+    there = Engines({"main": world.endpoint}, on_open=opened.append)
+    here = Engines({"main": world.endpoint})
+    session = world.visit(there, "one")
+    session.connect()
+    far = here.far("main")
+    for number in opened:
+        far.add(number)
+
+    assert far.cancel() is False, "it was doing nothing"
+    far.sever()
+    if opened:
+        with session.engine.connect() as connection, pytest.raises(DBAPIError):
+            connection.execute(text("SELECT 1"))
+    else:
+        assert world.kind.name == "sqlite"
+    session.close()
+    here.close()
+
+
 # The engine that a job sees.
 
 

@@ -8,7 +8,16 @@ import pytest
 
 from cronrunner.app.catalogue import Catalogue
 from cronrunner.config import load
-from cronrunner.model import FLEET_TENANT, Job, Key, Option, Request, Tenant, TenantFilter
+from cronrunner.model import (
+    FLEET_TENANT,
+    Isolation,
+    Job,
+    Key,
+    Option,
+    Request,
+    Tenant,
+    TenantFilter,
+)
 
 CONFIG = """
 servers: {files: {url: "sqlite://", discover: {directory: tenants}}}
@@ -129,3 +138,31 @@ def test_a_job_that_is_not_there_any_more_is_a_lookup_error(catalogue: Catalogue
         work(catalogue, "gone.x", tenant("acme"))
     with pytest.raises(LookupError, match="no such hook any more"):
         work(catalogue, "a.y:prepare", FLEET_TENANT)
+
+
+@pytest.mark.parametrize(
+    ("declared", "said", "expected"),
+    [
+        (None, ("", "", ""), ("thread", "thread")),
+        (None, ("process", "", ""), ("process", "process")),
+        (Isolation.THREAD, ("process", "", ""), ("thread", "thread")),
+        (Isolation.PROCESS, ("", "", ""), ("process", "process")),
+        (Isolation.PROCESS, ("", "thread", ""), ("thread", "thread")),
+        (None, ("thread", "process", "thread"), ("process", "thread")),
+        (None, ("", "", "process"), ("thread", "process")),
+    ],
+)
+def test_where_a_job_runs_is_said_by_who_says_it_most_exactly(
+    tmp_path, declared: Isolation | None, said: tuple[str, str, str], expected: tuple[str, str]
+) -> None:
+    runner, jobs, on_acme = said
+    text = 'servers: {files: {url: "sqlite://", discover: {directory: tenants}}}\n'
+    text += f"runner: {{isolation: {runner}}}\njobs: {{a.x: {{isolation: {jobs}}}}}\n"
+    text += f"tenants: {{acme: {{jobs: {{a.x: {{isolation: {on_acme}}}}}}}}}\n"
+    (tmp_path / "tenants.yaml").write_text(text, encoding="utf-8")
+    catalogue = Catalogue(
+        load(tmp_path / "tenants.yaml", {}), {"a.x": job("a.x", isolation=declared)}
+    )
+    found = [work(catalogue, "a.x", tenant(name)).job.isolation for name in ("other", "acme")]
+
+    assert tuple(found) == expected

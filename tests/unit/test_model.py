@@ -1,5 +1,6 @@
 """The words: what may follow what, what closes a claim, and how values are read and written."""
 
+import pickle
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -13,15 +14,19 @@ from cronrunner.model import (
     TRANSITIONS,
     WELL,
     Job,
+    Key,
     Option,
     Outcome,
     Plan,
     Report,
+    Request,
+    Result,
     Run,
     Slot,
     State,
     Tenant,
     Visit,
+    VisitRequest,
     closes_claim,
     format_duration,
     parse_duration,
@@ -259,6 +264,18 @@ def test_what_an_option_cannot_be_is_refused_with_what_was_expected(
         option.read(raw)
 
     assert str(caught.value) == expected
+
+
+def test_requests_and_results_can_be_sent_to_another_process() -> None:
+    key = Key(job="a", tenant="t", slot_key="s")
+    request = Request(key=key, run="r", slot=NOON, attempt=1, fence=1)
+    tenant = Tenant(name="t", server="s", database="d")
+    result = Result(
+        request=request, server="s", outcome=Outcome.FAILED, started_at=NOON, duration_seconds=1.0
+    )
+    sent = (VisitRequest(tenant=tenant, requests=(request,)), result)
+
+    assert pickle.loads(pickle.dumps(sent)) == sent
 
 
 # Errors.

@@ -145,6 +145,7 @@ def test_a_file_that_was_interrupted_by_its_user_is_not_broken(find: Find) -> No
         ("retry=3", "retries: expected a RetryPolicy, got 3"),
         ("scope='galaxy'", "scope: expected tenant or fleet, got 'galaxy'"),
         ("scope=5", "scope: expected tenant or fleet, got 5"),
+        ("isolation='fork'", "isolation: expected thread or process, got 'fork'"),
         ("transaction='two'", "transaction: expected tenant or batch or none, got 'two'"),
         ("tenants=[1]", "tenants: expected a glob or a list of globs, got [1]"),
         ("tenants=1", "tenants: 'int' object is not iterable"),

@@ -133,8 +133,9 @@ def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
         (
             "-- name: a\n-- shedule: 0 4 * * *\nDELETE FROM a",
             (
-                "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, every, timezone, catch_up, timeout, retries,"
-                " transaction, overlap, server_lock, tenants, enabled, counter"
+                "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, every, timezone,"
+                " catch_up, timeout, retries, transaction, overlap, server_lock, isolation, tenants,"
+                " enabled, counter"
             ),
         ),
         (
