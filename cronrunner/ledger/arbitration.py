@@ -167,6 +167,10 @@ class Arbiter:
         mark = of_run(update(runs), row.run).where(*as_seen)
         if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
             return 0
+        return self.interrupt_left(connection, row)
+
+    def interrupt_left(self, connection: Connection, row: Any) -> int:  # noqa: ANN401 - as above
+        """Record as interrupted what an ended run holds and has not recorded, and free it."""
         left = (claims.c.run == row.run) & (claims.c.state == "open")
         # What was stuck has its outcome, and its claim was held as long as its process lived.
         recorded = exists().where(

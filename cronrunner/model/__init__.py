@@ -21,6 +21,7 @@ from cronrunner.model.life import (
 from cronrunner.model.options import Option
 from cronrunner.model.records import (
     DURATION_BUCKETS,
+    SPOOL_IMPORTED,
     CauseCount,
     Claims,
     LedgerSnapshot,
@@ -29,6 +30,7 @@ from cronrunner.model.records import (
     RunSummary,
     Shrink,
     Source,
+    Spooled,
     Statistics,
 )
 from cronrunner.model.work import (
@@ -57,6 +59,7 @@ __all__ = [
     "EMPTY",
     "FLEET",
     "FLEET_TENANT",
+    "SPOOL_IMPORTED",
     "TRANSITIONS",
     "WELL",
     "CauseCount",
@@ -82,6 +85,7 @@ __all__ = [
     "Shrink",
     "Slot",
     "Source",
+    "Spooled",
     "State",
     "Statistics",
     "Tenant",
