@@ -181,20 +181,7 @@ class Arbiter:
         found = connection.execute(select(tenants.c.tenant, tenants.c.server))
         servers = {each.tenant: each.server for each in found}
         rows = [
-            {
-                "run": row.run,
-                "job": claim.job,
-                "tenant": claim.tenant,
-                "server": servers.get(claim.tenant, ""),
-                "slot": row.slot,
-                "slot_key": claim.slot_key,
-                "outcome": Outcome.INTERRUPTED.value,
-                "reason": Reason.RUNNER_DIED.value,
-                "attempts": 1,
-                "fence": claim.fence,
-                "started_at": claim.claimed_at,
-                "duration_seconds": 0.0,
-            }
+            _interrupted(row, claim, servers.get(claim.tenant, ""))
             for claim in connection.execute(select(claims).where(left, ~recorded)).all()
         ]
         if rows:
@@ -203,6 +190,24 @@ class Arbiter:
             self._statements.count_only(connection, counts)
         connection.execute(update(claims).where(left).values(run="", outcome="interrupted"))
         return len(rows)
+
+
+def _interrupted(run: Any, claim: Any, server: str) -> dict[str, Any]:  # noqa: ANN401 - rows
+    """Make the row of an execution whose run has ended without a word about it."""
+    return {
+        "run": run.run,
+        "job": claim.job,
+        "tenant": claim.tenant,
+        "server": server,
+        "slot": run.slot,
+        "slot_key": claim.slot_key,
+        "outcome": Outcome.INTERRUPTED.value,
+        "reason": Reason.RUNNER_DIED.value,
+        "attempts": 1,
+        "fence": claim.fence,
+        "started_at": claim.claimed_at,
+        "duration_seconds": 0.0,
+    }
 
 
 def _is_repeated(outcome: str, repeat: Repeat) -> bool:

@@ -61,6 +61,15 @@ class Recording:
         ends = [claim_end(each, now) for each in results if each.request.fence]
         if ends:
             end_claims(connection, ends)
+        self._count(connection, rows, results, overtaken)
+
+    def _count(
+        self,
+        connection: Connection,
+        rows: Sequence[dict[str, Any]],
+        results: Sequence[Result],
+        overtaken: Container[Name],
+    ) -> None:
         of_jobs: list[dict[str, Any]] = []
         only_counted: list[dict[str, Any]] = []
         for execution, each in zip(rows, results, strict=True):
