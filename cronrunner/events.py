@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from cronrunner.model import Key, Report, Request, Result, Run, Shrink, Tenant
+from cronrunner.model import Key, Report, Request, Result, Run, Shrink, Spooled, Tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +169,23 @@ class Warned(Event):
 
     subject: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomesSpooled(Event):
+    """The ledger is lost; what it could not take is in a file, for the next command."""
+
+    run: str
+    spooled: Spooled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolImported(Event):
+    """The ledger has got what an earlier run had to leave in a file."""
+
+    run: str
+    #: Those that were not there already.
+    outcomes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from cronrunner.app.endpoints import (
     ledger_endpoint,
     visits_at_once,
 )
+from cronrunner.app.spools import import_spools
 from cronrunner.config import Settings, load
 from cronrunner.databases import Endpoint, ServerParts, describe
 from cronrunner.discovery import discover, find_shrink
@@ -80,6 +81,8 @@ class App:
             describe=describe,
             stream=log_to,
         )
+        #: For what happens outside of a run; a run puts its own here.
+        self.events = Dispatcher([logs.LogListener()])
         found = find_jobs(self.settings.folder / self.settings.job_folder)
         #: A mistake in a job file may quote what the file had read from the environment.
         self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
@@ -112,11 +115,20 @@ class App:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger's write side. Raises ``LedgerError`` when it cannot be used."""
-        runner = self.settings.runner
-        return Ledger(
-            self._ledger_engine, clock=self.clock, heartbeat=runner.heartbeat, lease=runner.lease
+        """The ledger's write side, with what earlier runs had to spool.
+
+        Raises ``LedgerError`` when it cannot be used.
+        """
+        runner, spools = self.settings.runner, self.settings.folder / self.settings.ledger.spool
+        ledger = Ledger(
+            self._ledger_engine,
+            clock=self.clock,
+            heartbeat=runner.heartbeat,
+            lease=runner.lease,
+            spool_folder=spools,
         )
+        import_spools(ledger, spools, self.events.emit)
+        return ledger
 
     @cached_property
     def queries(self) -> Queries:

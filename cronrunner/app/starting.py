@@ -86,7 +86,7 @@ def start_run(
     """
     app.refuse_errors()
     counting = MetricsListener()
-    events = Dispatcher([counting, *listeners])
+    events = app.events = Dispatcher([counting, *listeners])
     start = _Start(app, selection, options, events)
     runner = Runner(start.order(), start.parts())
     on_runner(runner)

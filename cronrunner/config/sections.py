@@ -150,6 +150,11 @@ class LedgerSettings(Section):
         "one writes, the others read.",
     )
 
+    spool: FolderPath = Field(
+        Path("var/spool"),
+        description="Folder for outcomes that the ledger cannot take, until the next command.",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _read_short(cls, data: Any) -> Any:  # noqa: ANN401 - whatever YAML holds

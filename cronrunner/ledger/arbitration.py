@@ -202,6 +202,10 @@ class Arbiter:
         mark = of_run(update(runs), row.run).where(*as_seen)
         if connection.execute(mark.values(finished_at=self._clock())).rowcount != 1:
             return 0
+        return self.interrupt_left(connection, row)
+
+    def interrupt_left(self, connection: Connection, row: Any) -> int:  # noqa: ANN401 - as above
+        """Record as interrupted what an ended run holds and has not recorded, and free it."""
         left = (claims.c.run == row.run) & (claims.c.state == "open")
         # What was stuck has its outcome, and its claim was held as long as its process lived.
         recorded = exists().where(
@@ -212,20 +216,7 @@ class Arbiter:
         found = connection.execute(select(tenants.c.tenant, tenants.c.server))
         servers = {each.tenant: each.server for each in found}
         rows = [
-            {
-                "run": row.run,
-                "job": claim.job,
-                "tenant": claim.tenant,
-                "server": servers.get(claim.tenant, ""),
-                "slot": row.slot,
-                "slot_key": claim.slot_key,
-                "outcome": Outcome.INTERRUPTED.value,
-                "reason": Reason.RUNNER_DIED.value,
-                "attempts": 1,
-                "fence": claim.fence,
-                "started_at": claim.claimed_at,
-                "duration_seconds": 0.0,
-            }
+            _interrupted(row, claim, servers.get(claim.tenant, ""))
             for claim in connection.execute(select(claims).where(left, ~recorded)).all()
         ]
         if rows:
@@ -234,6 +225,24 @@ class Arbiter:
             self._statements.count_only(connection, counts)
         connection.execute(update(claims).where(left).values(run="", outcome="interrupted"))
         return len(rows)
+
+
+def _interrupted(run: Any, claim: Any, server: str) -> dict[str, Any]:  # noqa: ANN401 - rows
+    """Make the row of an execution whose run has ended without a word about it."""
+    return {
+        "run": run.run,
+        "job": claim.job,
+        "tenant": claim.tenant,
+        "server": server,
+        "slot": run.slot,
+        "slot_key": claim.slot_key,
+        "outcome": Outcome.INTERRUPTED.value,
+        "reason": Reason.RUNNER_DIED.value,
+        "attempts": 1,
+        "fence": claim.fence,
+        "started_at": claim.claimed_at,
+        "duration_seconds": 0.0,
+    }
 
 
 def _is_repeated(outcome: str, repeat: Repeat) -> bool:

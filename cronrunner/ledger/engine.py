@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
 
-from cronrunner.databases import Endpoint, kind_of
+from cronrunner.databases import Endpoint, describe, kind_of
+from cronrunner.errors import LedgerError
 
 #: Seconds that a migration waits for another process' write to a SQLite ledger; see the writer.
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
@@ -86,6 +87,15 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock at BEGIN: a transaction that reads first would fail at its write."""
     writes = connection.get_execution_options().get("write")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def loss(error: Exception) -> LedgerError:
+    """Return what a failure of the ledger's database is to everybody else."""
+    if isinstance(error, LedgerError):
+        return error
+    failure = LedgerError(f"the ledger was lost: {describe(error)}")
+    failure.__cause__ = error
+    return failure
 
 
 def ledger_file(endpoint: Endpoint) -> Path | None:

@@ -13,10 +13,47 @@ from cronrunner.model import (
     WELL,
     Outcome,
     Reason,
+    Report,
     Result,
+    Run,
 )
 
 _NO_TOTALS: Final = {each.value: 0 for each in Outcome}
+
+
+def run_row(
+    run: Run, now: datetime, lease: timedelta, *, fleet: bool, selection: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Make the row of a run that begins."""
+    return {
+        "run": run.id,
+        "command": run.command,
+        "started_at": run.started_at,
+        "scheduled_at": run.scheduled_at,
+        "slot": run.slot.at,
+        "slot_key": run.slot.key,
+        "host": run.host,
+        "boot": run.boot,
+        "pid": run.pid,
+        "pid_started": run.pid_started,
+        "heartbeat_at": now,
+        "lease_until": now + lease,
+        "fleet": fleet,
+        "selection": json.dumps(selection, sort_keys=True),
+    }
+
+
+def run_end(report: Report, discovered: Mapping[str, int]) -> dict[str, Any]:
+    """Make what the row of a run gets at its end."""
+    return {
+        "finished_at": report.finished_at,
+        "planned": report.planned,
+        "duplicates": report.duplicates,
+        "exit_code": report.exit_code,
+        "discovered": json.dumps(discovered, sort_keys=True),
+        "errors": json.dumps(report.errors),
+        "outcomes": json.dumps({str(k): n for k, n in report.outcomes.items() if n}),
+    }
 
 
 def execution_row(result: Result) -> dict[str, Any]:
@@ -120,6 +157,12 @@ def histogram_rows(results: Iterable[Result]) -> list[dict[str, Any]]:
         {"job": job, "bucket": bucket, "executions": count, "seconds": seconds[job, bucket]}
         for (job, bucket), count in sorted(counts.items())
     ]
+
+
+def taken_back(job: str, tenant: str) -> dict[str, Any]:
+    """Make the statistics that take back an interruption which was none."""
+    none = {"job": job, "tenant": tenant, **_NO_TOTALS, "consecutive_failures": 0}
+    return none | {Outcome.INTERRUPTED.value: -1}
 
 
 def _bucket(seconds: float) -> int:

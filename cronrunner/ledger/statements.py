@@ -67,6 +67,8 @@ class Statements:
             claims.c.tenant.in_(bindparam("tenant_names", expanding=True)),
         )
         self.end_claims = self._upsert(claims, _end_claim)
+        #: The same for a run whose claims may have been freed, since it was found dead.
+        self.end_freed_claims = self._upsert(claims, lambda new: _end_claim(new, freed=True))
         self.new_executions = self._rows(executions, insert(executions))
         self.new_attempts = self._rows(attempts, insert(attempts))
         self.count_run = self._upsert(statistics, _count_run, _APART)
@@ -131,12 +133,19 @@ class Rows:
         return tuple(values) if self._positional else dict(zip(self._names, values, strict=True))
 
 
-def _end_claim(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401 - a column collection
+def _end_claim(
+    new: Any,  # noqa: ANN401 - a column collection
+    *,
+    freed: bool = False,
+) -> Mapping[str, ColumnElement[Any]]:
     """End a claim, if it is still held under the same fence by the run that ends it.
 
     ``run`` comes last: MySQL assigns from left to right and would compare with the new one.
     """
-    mine = (claims.c.run == new.run) & (claims.c.fence == new.fence)
+    held = claims.c.run == new.run
+    if freed:
+        held |= claims.c.run == _constant("")
+    mine = held & (claims.c.fence == new.fence)
     end = {
         name: case((mine, new[name]), else_=claims.c[name])
         for name in ("state", "outcome", "closed_at")
@@ -144,8 +153,8 @@ def _end_claim(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401 - 
     # A stuck thread may still be at work: its claim is free when its run has ended.
     is_stuck = new.outcome == _constant(Outcome.STUCK.value)
     left = mine & (new.state == _constant("open")) & ~is_stuck
-    freed = case((left, _constant("")), else_=claims.c.run)
-    return {**end, "run": freed}
+    holder = case((left, _constant("")), (mine, new.run), else_=claims.c.run)
+    return {**end, "run": holder}
 
 
 def _count_totals(new: Any) -> Mapping[str, ColumnElement[Any]]:  # noqa: ANN401

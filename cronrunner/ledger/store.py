@@ -8,7 +8,9 @@ What happens when it fails
     A write that meets a busy or lost database is repeated for up to ``_PATIENCE_SECONDS``,
     or as long as the lease lasts; a group whose commit was lost on the way is not recorded
     twice (the executions of the group that are there already are left out). After that the
-    ledger is failed for good: every waiting and every later call raises ``LedgerError``.
+    ledger is failed for good: every waiting and every later call raises ``LedgerError``. Only
+    outcomes are taken on, by the spool: those of the group that failed, those that wait, and
+    every later one. Without a spool ``record`` raises as well.
 
 What happens when it refuses
     A group with an outcome that cannot be stored is parted until that outcome is alone; it is
@@ -19,54 +21,35 @@ What happens when it refuses
 
 from __future__ import annotations
 
-import json
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import tenacity
-from sqlalchemy import Connection, Engine, Table, insert, select, update
+from sqlalchemy import Connection, Engine, update
 from sqlalchemy.exc import OperationalError
 
 from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
-from cronrunner.ledger import pausing
-from cronrunner.ledger.arbitration import Arbiter, chunks, of_run
-from cronrunner.ledger.engine import writing_engine
-from cronrunner.ledger.rows import (
-    attempt_row,
-    claim_end,
-    execution_row,
-    histogram_rows,
-    overlaps,
-    ran,
-    statistics_row,
-)
+from cronrunner.ledger import keeping, pausing
+from cronrunner.ledger.arbitration import Arbiter, of_run
+from cronrunner.ledger.engine import loss, writing_engine
+from cronrunner.ledger.importing import Importing
+from cronrunner.ledger.recording import Recording, unrecordable, unrecorded
+from cronrunner.ledger.rows import run_end, run_row
 from cronrunner.ledger.schema import migrate
+from cronrunner.ledger.spool import Spool, SpoolContent
 from cronrunner.ledger.statements import Statements
-from cronrunner.ledger.tables import (
-    attempts,
-    executions,
-    prepared,
-    runs,
-    tenants,
-)
-from cronrunner.model import (
-    EMPTY,
-    Claims,
-    Key,
-    Outcome,
-    Pause,
-    Repeat,
-    Report,
-    Result,
-    Run,
-)
+from cronrunner.ledger.tables import runs
+from cronrunner.model import Claims, Key, Pause, Repeat, Report, Result, Run, Spooled
 
 #: How long outcomes may wait for others to be committed with.
 _LINGER_SECONDS: Final = 0.05
@@ -99,6 +82,7 @@ class Ledger:
         clock: Callable[[], datetime],
         heartbeat: timedelta = timedelta(seconds=5),
         lease: timedelta = timedelta(seconds=20),
+        spool_folder: Path | None = None,
     ) -> None:
         """Migrate the ledger's tables and start its writer. Raises ``LedgerError``."""
         left_of_lease = (lease - heartbeat).total_seconds()
@@ -111,8 +95,18 @@ class Ledger:
         self._lease = lease
         self._statements = Statements(engine.dialect)
         self._arbiter = Arbiter(self._statements, clock, lease)
+        self._record = Recording(self._statements, clock)
+        self._spool_folder = spool_folder
+        self._spool: Spool | None = None
         self._run: Run | None = None
+        #: As it began, for the spool.
+        self._row: Mapping[str, Any] = {}
+        #: When the lease ends, by the monotonic clock.
+        self._held_until = math.inf
+        self._on_lost: Callable[[], None] = lambda: None
         self._results: deque[Result] = deque()
+        #: What the writer has taken and not committed yet.
+        self._in_flight: list[Result] = []
         self._calls: deque[_Call] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -127,36 +121,41 @@ class Ledger:
     # What the runner asks for, in the order of a run.
 
     def begin_run(
-        self, run: Run, *, fleet: bool, selection: Mapping[str, Any]
+        self,
+        run: Run,
+        *,
+        fleet: bool,
+        selection: Mapping[str, Any],
+        on_lost: Callable[[], None] = lambda: None,
     ) -> Mapping[str, int]:
-        """Open a run, and record as interrupted what dead runs left: run -> executions."""
+        """Open a run, and record as interrupted what dead runs left: run -> executions.
+
+        ``on_lost`` is called, by whatever thread, when the ledger is failed for good.
+        """
+        began = time.monotonic()
 
         def begin(connection: Connection) -> Mapping[str, int]:
             buried = self._arbiter.bury_the_dead(connection)
             now = self._clock()
-            row = {
-                "run": run.id,
-                "command": run.command,
-                "started_at": run.started_at,
-                "scheduled_at": run.scheduled_at,
-                "slot": run.slot.at,
-                "slot_key": run.slot.key,
-                "host": run.host,
-                "boot": run.boot,
-                "pid": run.pid,
-                "pid_started": run.pid_started,
-                "heartbeat_at": now,
-                "lease_until": now + self._lease,
-                "fleet": fleet,
-                "selection": json.dumps(selection, sort_keys=True),
-            }
-            if connection.execute(of_run(select(runs.c.run), run.id)).first() is None:
-                connection.execute(insert(runs), row)
+            self._row = run_row(run, now, self._lease, fleet=fleet, selection=selection)
+            keeping.open_run(connection, self._row)
             return buried
 
         buried = self._do(begin)
+        self._held_until = began + self._lease.total_seconds()
+        self._on_lost = on_lost
         self._run = run
         return buried
+
+    def reserve_spool(self, executions: int) -> None:
+        """Make the run's spool, with room for so many outcomes. Raises ``OSError``."""
+        if self._spool_folder is not None:
+            self._spool = Spool(self._spool_folder, self._row)
+            self._spool.expect(executions)
+
+    def is_lease_over(self) -> bool:
+        """Tell whether others may have taken over what the run holds, by the monotonic clock."""
+        return time.monotonic() >= self._held_until
 
     def claim(
         self,
@@ -177,6 +176,9 @@ class Ledger:
     def record(self, result: Result) -> None:
         """Hand over the outcome of an execution; ``flush`` waits for it."""
         with self._wake:
+            if self._failure is not None and self._spool is not None:
+                self._spool.add([result])
+                return
             self._check()
             self._results.append(result)
             if len(self._results) == 1:
@@ -188,34 +190,18 @@ class Ledger:
         self._do(lambda _: None)
 
     def keep_prepared(self, job: str, slot_key: str, value: str) -> None:
-        """Keep what a ``prepare`` returned, for this slot."""
-        key = {"job": job, "slot_key": slot_key}
-        row = key | {"value": value, "prepared_at": self._clock()}
-
-        def keep(connection: Connection) -> None:
-            mine = (prepared.c.job == job) & (prepared.c.slot_key == slot_key)
-            connection.execute(prepared.delete().where(mine))
-            connection.execute(insert(prepared), row)
-
-        self._do(keep)
+        """Keep what a ``prepare`` returned, for this slot; in a spool its outcome holds it."""
+        at = self._clock()
+        try:
+            self._do(lambda on: keeping.keep_prepared(on, job, slot_key, value, at=at))
+        except LedgerError:
+            if self._failure is None or self._spool is None:
+                raise
 
     def accept_tenants(self, server: str, names: Iterable[str]) -> None:
         """Make ``names`` the last accepted discovery of a source."""
-
-        def accept(connection: Connection) -> None:
-            of_server = tenants.c.server == server
-            known = set(connection.execute(select(tenants.c.tenant).where(of_server)).scalars())
-            wanted = set(names)
-            for chunk in chunks(sorted(known - wanted)):
-                connection.execute(tenants.delete().where(of_server, tenants.c.tenant.in_(chunk)))
-            rows = [
-                {"server": server, "tenant": name, "first_seen_at": self._seen_at()}
-                for name in sorted(wanted - known)
-            ]
-            if rows:
-                self._statements.new_tenants(connection, rows)
-
-        self._do(accept)
+        at, kept = self._seen_at(), self._statements
+        self._do(lambda on: keeping.accept_tenants(on, kept, server, names, at=at))
 
     def see_jobs(self, names: Iterable[str]) -> None:
         """Remember jobs from now on, or from the time that the run's trigger says."""
@@ -245,15 +231,7 @@ class Ledger:
 
     def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
         """Close the run with its report."""
-        values = {
-            "finished_at": report.finished_at,
-            "planned": report.planned,
-            "duplicates": report.duplicates,
-            "exit_code": report.exit_code,
-            "discovered": json.dumps(discovered, sort_keys=True),
-            "errors": json.dumps(report.errors),
-            "outcomes": json.dumps({str(k): n for k, n in report.outcomes.items() if n}),
-        }
+        values = run_end(report, discovered)
 
         def finish(connection: Connection) -> None:
             connection.execute(of_run(update(runs), report.run.id).values(**values))
@@ -261,13 +239,32 @@ class Ledger:
             self._run = None
 
         self._do(finish)
+        self._held_until = math.inf
+
+    def leave(self, report: Report, *, discovered: Mapping[str, int]) -> Spooled | None:
+        """Spool the end of a run whose ledger is lost; ``None`` if there is no spool."""
+        with self._wake:
+            if self._failure is None or self._spool is None:
+                return None
+            return self._spool.end(run_end(report, discovered))
+
+    def import_spool(self, content: SpoolContent) -> int:
+        """Record what the spool of a dead run holds; return how many outcomes were new."""
+        return Importing(self._statements, self._record, self._arbiter)(self._do, content)
 
     def close(self) -> None:
         """Write what is left and end the writer."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join(timeout=_PATIENCE_SECONDS)
+        # A writer that has failed and still waits for an answer has nothing more to write.
+        self._thread.join(timeout=_PATIENCE_SECONDS if self._failure is None else _LINGER_SECONDS)
+        if self._thread.is_alive():
+            self._fail(LedgerError("the ledger did not answer until the end"), [])
+        with self._wake:
+            spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
         self._writer.dispose()
         self._engine.dispose()
 
@@ -279,6 +276,11 @@ class Ledger:
             self._check()
             self._calls.append(call)
             self._wake.notify()
+        while not call.future.done() and not self.is_lease_over():
+            left = self._held_until - time.monotonic()
+            wait([call.future], timeout=None if left == math.inf else left)
+        if not call.future.done():
+            self._fail(LedgerError("the ledger has not answered while the lease lasted"), [call])
         done: T = call.future.result()
         return done
 
@@ -298,18 +300,21 @@ class Ledger:
     def _write(self) -> None:
         """Commit whatever is there, group by group, until closed."""
         beat = time.monotonic()
-        while True:
+        while self._failure is None:
             results, calls = self._take(until=beat)
             try:
                 if results or calls:
                     self._commit(results, calls)
+                    self._in_flight = []
                 elif self._closing:
                     return
                 if time.monotonic() >= beat:
                     beat = time.monotonic() + self._heartbeat.total_seconds()
                     self._renew()
             except Exception as error:  # noqa: BLE001 - who waits is told, whatever it is
-                self._fail(_failure(error), calls)
+                if isinstance(error, LedgerError):
+                    self._held_until = time.monotonic()
+                self._fail(loss(error), calls)
                 return
 
     def _take(self, *, until: float) -> tuple[list[Result], list[_Call]]:
@@ -324,6 +329,7 @@ class Ledger:
             if 0 < len(self._results) < _GROUP and not self._calls and not self._closing:
                 self._wake.wait_for(lambda: self._calls or self._closing, _LINGER_SECONDS)
             results = [self._results.popleft() for _ in range(min(len(self._results), _GROUP))]
+            self._in_flight = results
             if self._results:
                 return results, []
             calls = list(self._calls)
@@ -354,7 +360,7 @@ class Ledger:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the driver makes of a value
             if len(results) == 1:
-                self._transact([_unrecordable(results[0], error)], repeated=True)
+                self._transact([unrecordable(results[0], error)], repeated=True)
                 return
             middle = len(results) // 2
             self._store(results[:middle], repeated=True)
@@ -376,7 +382,9 @@ class Ledger:
     def _renew(self) -> None:
         run = self._run
         if run is not None:
+            began = time.monotonic()
             self._transact([], [lambda connection: self._arbiter.renew(connection, run)])
+            self._held_until = began + self._lease.total_seconds()
 
     def _transact(
         self, results: list[Result], actions: Sequence[Action] = (), *, repeated: bool = False
@@ -399,7 +407,7 @@ class Ledger:
     ) -> list[Any]:
         with self._writer.connect().execution_options(write=True) as connection:
             if results and repeated:
-                results = _unrecorded(connection, results)
+                results = unrecorded(connection, results)
                 connection.rollback()
             with connection.begin():
                 if results:
@@ -408,94 +416,14 @@ class Ledger:
 
     def _fail(self, failure: LedgerError, calls: list[_Call]) -> None:
         with self._wake:
-            self._failure = failure
+            if self._failure is None and self._spool is not None:
+                self._spool.add([*self._in_flight, *self._results])
+            self._failure = self._failure or failure
+            self._results.clear()
             waiting = [*calls, *self._calls]
             self._calls.clear()
+        # Whoever waits then knows already that nothing more begins.
+        self._on_lost()
         for call in waiting:
-            if not call.future.done():
+            with suppress(InvalidStateError):  # it was answered after all
                 call.future.set_exception(failure)
-
-    # Outcomes.
-
-    def _record(self, connection: Connection, results: Sequence[Result]) -> None:
-        now = self._clock()
-        self._statements.new_attempts(connection, [attempt_row(e) for e in results])
-        results = [each for each in results if each.final]
-        if not results:
-            return
-        rows = [execution_row(each) for each in results]
-        self._statements.new_executions(connection, rows)
-        # What was never claimed has no fence and no claim to end.
-        ends = [claim_end(each, now) for each in results if each.request.fence]
-        if ends:
-            self._statements.end_claims(connection, ends)
-        of_jobs: list[dict[str, Any]] = []
-        only_counted: list[dict[str, Any]] = []
-        overlapped: list[dict[str, Any]] = []
-        for execution, each in zip(rows, results, strict=True):
-            if ran(each):
-                of_jobs.append(statistics_row(execution, each))
-            elif overlaps(each):
-                overlapped.append(statistics_row(execution, None) | {"overlaps_in_a_row": 1})
-            else:
-                only_counted.append(statistics_row(execution, None))
-        if of_jobs:
-            self._statements.count_run(connection, of_jobs)
-        if only_counted:
-            self._statements.count_only(connection, only_counted)
-        if overlapped:
-            self._statements.count_overlap(connection, overlapped)
-        if histogram := histogram_rows(results):
-            self._statements.count_durations(connection, histogram)
-
-
-def _failure(error: Exception) -> LedgerError:
-    if isinstance(error, LedgerError):
-        return error
-    failure = LedgerError(f"the ledger was lost: {describe(error)}")
-    failure.__cause__ = error
-    return failure
-
-
-def _unrecordable(result: Result, error: Exception) -> Result:
-    """Return what is recorded of an outcome that the ledger cannot take."""
-    inner = getattr(error, "orig", None) or error
-    return replace(
-        result,
-        outcome=Outcome.FAILED,
-        error=f"its outcome could not be recorded: {type(inner).__name__}",
-        reason=None,
-        counters=EMPTY,
-        cause=None,
-        code=None,
-    )
-
-
-def _unrecorded(connection: Connection, results: Sequence[Result]) -> list[Result]:
-    """Leave out what is there: committed by an earlier try, or by a run that found ours dead."""
-    names: dict[str, set[str]] = {}
-    for each in results:
-        names.setdefault(each.request.run, set()).add(each.request.key.tenant)
-    ended: set[tuple[Any, ...]] = set()
-    tried: set[tuple[Any, ...]] = set()
-    for run, of_run_ in names.items():
-        for chunk in chunks(sorted(of_run_)):
-            ended |= _there(connection, executions, run, chunk)
-            tried |= _there(connection, attempts, run, chunk, "attempt")
-    return [
-        each
-        for each, key in ((each, _key(each)) for each in results)
-        if key not in ended and (*key, each.request.attempt) not in tried
-    ]
-
-
-def _key(result: Result) -> tuple[str, str, str]:
-    return result.request.run, result.request.key.job, result.request.key.tenant
-
-
-def _there(
-    connection: Connection, table: Table, run: str, names: Sequence[str], *more: str
-) -> set[tuple[Any, ...]]:
-    columns = [table.c[name] for name in ("run", "job", "tenant", *more)]
-    found = select(*columns).where(table.c.run == run, table.c.tenant.in_(names))
-    return {tuple(row) for row in connection.execute(found)}

@@ -1,10 +1,10 @@
 """The ledger's tables.
 
 ``claims`` arbitrates: one row, one holder. ``executions`` is history and is only ever added
-to; ``attempts`` lie below it. ``statistics``, ``counters`` and ``durations`` survive the
-pruning of history, so that metrics and ordering do. Text keys compare in binary: `Acme` and
-`acme` are two tenants. The fleet's tenant name is the empty string, since NULLs would pass
-every unique key.
+to, but for what ``importing`` says; ``attempts`` lie below it. ``statistics``, ``counters`` and
+``durations`` survive the pruning of history, so that metrics and ordering do. Text keys compare
+in binary: `Acme` and `acme` are two tenants. The fleet's tenant name is the empty string, since
+NULLs would pass every unique key.
 """
 
 from __future__ import annotations

@@ -194,6 +194,24 @@ def _(event: events.Warned) -> Line:
 
 
 @line_of.register
+def _(event: events.OutcomesSpooled) -> Line:
+    spooled = event.spooled
+    fields = {
+        "run": event.run,
+        "spool": spooled.path,
+        "executions": spooled.outcomes,
+        "lost": spooled.lost,
+    }
+    return Line("error", "the ledger is lost: outcomes are spooled", "spool.written", fields)
+
+
+@line_of.register
+def _(event: events.SpoolImported) -> Line:
+    fields = {"run": event.run, "executions": event.outcomes}
+    return Line("warning", "outcomes of a spool are in the ledger", "spool.imported", fields)
+
+
+@line_of.register
 def _(event: events.SinkFailed) -> Line:
     fields = {"sink": event.sink, "error": event.error}
     return Line("warning", "metrics could not be delivered", "sink.failed", fields)

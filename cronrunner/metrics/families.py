@@ -28,7 +28,14 @@ from prometheus_client.utils import floatToGoString
 from cronrunner import __version__
 from cronrunner.events import Warned
 from cronrunner.metrics.listener import DB_ERRORS, DISCOVERY_ERRORS, SLOTS_MISSED
-from cronrunner.model import DURATION_BUCKETS, LedgerSnapshot, Outcome, Run, RunSummary
+from cronrunner.model import (
+    DURATION_BUCKETS,
+    SPOOL_IMPORTED,
+    LedgerSnapshot,
+    Outcome,
+    Run,
+    RunSummary,
+)
 
 #: Writes what a registry collects, in one of the formats of Prometheus.
 Encoder = Callable[[Collector], bytes]
@@ -111,6 +118,7 @@ def collect(snapshot: LedgerSnapshot, *, series_limit: int, job_label: str = "jo
         *_run_families(snapshot),
         *_counter_families(snapshot, job_label),
         GaugeMetricFamily("cronrunner_pauses", "Pauses that are in force.", snapshot.pauses),
+        _spool_family(snapshot),
         build_info(),
     ]
 
@@ -261,6 +269,14 @@ def _counter_families(snapshot: LedgerSnapshot, job_label: str) -> Iterator[Metr
             if counter == name:
                 family.add_metric((value,), count)
         yield family
+
+
+def _spool_family(snapshot: LedgerSnapshot) -> Metric:
+    family = CounterMetricFamily(
+        SPOOL_IMPORTED, "Outcomes that came to the ledger late, from the spool of a lost run."
+    )
+    family.add_metric((), snapshot.counters.get((SPOOL_IMPORTED, ""), 0))
+    return family
 
 
 def _ended(run: RunSummary | None) -> float | None:

@@ -22,6 +22,7 @@ from cronrunner.model.life import (
 from cronrunner.model.options import Option
 from cronrunner.model.records import (
     DURATION_BUCKETS,
+    SPOOL_IMPORTED,
     CauseCount,
     Claims,
     Holder,
@@ -32,6 +33,7 @@ from cronrunner.model.records import (
     RunSummary,
     Shrink,
     Source,
+    Spooled,
     Statistics,
 )
 from cronrunner.model.work import (
@@ -62,6 +64,7 @@ __all__ = [
     "EMPTY",
     "FLEET",
     "FLEET_TENANT",
+    "SPOOL_IMPORTED",
     "TRANSITIONS",
     "WELL",
     "CauseCount",
@@ -91,6 +94,7 @@ __all__ = [
     "Shrink",
     "Slot",
     "Source",
+    "Spooled",
     "State",
     "Statistics",
     "Tenant",

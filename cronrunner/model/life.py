@@ -105,6 +105,8 @@ class Reason(StrEnum):
     PREPARE_FAILED = "prepare failed"
     DRAINED = "drained"
     STOPPED = "stopped"
+    #: The ledger was lost while the run went on.
+    LEDGER_LOST = "ledger lost"
     RECOVERED = "recovered"
     GRACE_EXPIRED = "grace expired"
     RUNNER_DIED = "the runner died"

@@ -115,6 +115,11 @@ class Claims:
     #: Not claimed, because an earlier slot of the pair is at work.
     overlapping: Mapping[Key, Holder] = field(default_factory=dict)
 
+    def answers(self, key: Key) -> bool:
+        """Tell whether the ledger answered: it may have been lost meanwhile."""
+        parts = (self.granted, self.duplicates, self.held, self.overlapping)
+        return any(key in part for part in parts)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CauseCount:
@@ -172,6 +177,16 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled:
+    """What a run has left in a file, since its ledger was lost."""
+
+    path: str
+    outcomes: int
+    #: Outcomes for which there was no room.
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One row of the runs table, as metrics and history need it."""
 
@@ -208,3 +223,6 @@ DURATION_BUCKETS: Final = (
     30.0, 60.0, 300.0, 900.0, 3600.0,
 )  # fmt: skip
 """Upper bounds, in seconds, of the duration histogram: a trivial statement to an hour."""
+
+SPOOL_IMPORTED: Final = "cronrunner_spool_imported_total"
+"""The counter of outcomes that were imported from a spool: the ledger counts, metrics show it."""

@@ -26,6 +26,7 @@ from cronrunner.model import (
     Shrink,
     Slot,
     Source,
+    Spooled,
     Tenant,
 )
 
@@ -45,9 +46,23 @@ class RunLedger(Protocol):
     """What a run asks of the ledger's write side."""
 
     def begin_run(
-        self, run: Run, *, fleet: bool, selection: Mapping[str, Any]
+        self,
+        run: Run,
+        *,
+        fleet: bool,
+        selection: Mapping[str, Any],
+        on_lost: Callable[[], None],
     ) -> Mapping[str, int]:
-        """Open the run; return what dead runs left behind."""
+        """Open the run; return what dead runs left behind.
+
+        ``on_lost`` is called by any thread when nothing can be written any more.
+        """
+
+    def reserve_spool(self, executions: int) -> None:
+        """Reserve room for so many outcomes that cannot be written. Raises ``OSError``."""
+
+    def is_lease_over(self) -> bool:
+        """Tell whether others may have taken over what the run holds."""
 
     def claim(
         self,
@@ -72,6 +87,9 @@ class RunLedger(Protocol):
 
     def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
         """Close the run."""
+
+    def leave(self, report: Report, *, discovered: Mapping[str, int]) -> Spooled | None:
+        """Close the run where its outcomes are, if these could not be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

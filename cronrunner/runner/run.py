@@ -11,10 +11,14 @@ most twice the concurrency, so that they can be taken in groups.
 A drain (a signal) stops the claiming, and nothing new begins. What runs may go on for the
 grace; what still runs then is recorded as interrupted, and what never began as skipped: in
 the end every planned execution has one outcome, or is counted as a duplicate or as held.
+
+A ledger that is lost ends the run in the same way, but that running work may go on until the
+lease is over: after that it may be another run's. The ledger's spool takes the outcomes.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict, deque
@@ -31,6 +35,7 @@ from cronrunner.events import (
     DiscoveryShrank,
     ExecutionFinished,
     JobFileBroken,
+    OutcomesSpooled,
     RunDraining,
     RunFinished,
     RunInterruptedFound,
@@ -38,6 +43,7 @@ from cronrunner.events import (
     RunStarted,
     TenantRefused,
     TenantsDiscovered,
+    Warned,
 )
 from cronrunner.executors import Executor
 from cronrunner.model import (
@@ -45,6 +51,7 @@ from cronrunner.model import (
     FLEET_TENANT,
     Claims,
     ExitCode,
+    Holder,
     Key,
     Outcome,
     Overlap,
@@ -54,8 +61,8 @@ from cronrunner.model import (
     Request,
     Result,
     RetryPolicy,
-    Shrink,
     Source,
+    Spooled,
     State,
     Tenant,
     Visit,
@@ -65,6 +72,7 @@ from cronrunner.model import (
 from cronrunner.retry import delay_before_next
 from cronrunner.runner.orders import Hooks, Order, Parts
 from cronrunner.runner.tally import Tally
+from cronrunner.runner.texts import shrink_text, spooled_text
 
 #: How soon the runner notices a signal; also how long it waits for a prepare of another run.
 _TICK_SECONDS: Final = 0.1
@@ -72,8 +80,6 @@ _TICK_SECONDS: Final = 0.1
 _CANCEL_SECONDS: Final = 1.5
 #: How soon the runner notices that an earlier slot has ended.
 _OVERLAP_SECONDS: Final = 0.5
-#: Missing tenants named in an error.
-_NAMED: Final = 10
 
 
 class Runner:
@@ -87,10 +93,10 @@ class Runner:
         self._errors: list[str] = []
         self._discovered: dict[str, int] = {}
         self._discovery_failed = False
-        #: (job, slot key)
         self._overlaps = {job.name: job.overlap for job in order.jobs}
         #: What waits for an earlier slot to end.
         self._overlapped: dict[Key, Tenant] = {}
+        #: (job, slot key)
         self._unprepared: set[tuple[str, str]] = set()
         #: Slot key -> its instant.
         self._slots: dict[str, datetime] = {}
@@ -99,6 +105,7 @@ class Runner:
         self._ended_by = ""
         self._ending_at = 0.0
         self._signalled = threading.Event()
+        self._ledger_lost = False
         self._draining = False
         self._executor: Executor | None = None
         self._failure_limit: int | None = None
@@ -116,8 +123,16 @@ class Runner:
         if self._executor is not None:
             self._executor.drain()
 
+    def _lose_ledger(self) -> None:
+        """Begin nothing more, since nothing can be claimed. Called by any thread."""
+        self._ledger_lost = True
+        if self._ending is None:
+            self._end_early(Reason.LEDGER_LOST, "ledger")
+
     def _is_ending(self) -> bool:
-        """Tell whether nothing more is to begin; notice that the run's own deadline is over."""
+        """Tell whether nothing more is to begin; notice that the deadline or the lease is over."""
+        if not self._ledger_lost and self._parts.ledger.is_lease_over():
+            self._lose_ledger()
         limit = self._order.deadline
         elapsed = timedelta(seconds=time.monotonic() - self._started)
         if self._ending is None and limit is not None and elapsed >= limit:
@@ -127,22 +142,33 @@ class Runner:
     def run(self) -> Report:
         """Carry out the order. Raises ``LedgerError`` when the ledger is lost."""
         self._open()
+        plan = Plan(visits=())
         try:
-            plan = self._parts.plan(self._discover())
-        except ConfigError as error:
-            self._errors += [str(problem) for problem in error.problems]
-            # A tenant that is not found may be on the server that did not answer.
-            forced = None if self._discovery_failed else ExitCode.USAGE
-            return self._close(Plan(visits=()), forced=forced)
-        self._carry_out(plan)
-        return self._close(plan)
+            try:
+                plan = self._parts.plan(self._discover())
+            except ConfigError as error:
+                self._errors += [str(problem) for problem in error.problems]
+                # A tenant that is not found may be on the server that did not answer.
+                forced = None if self._discovery_failed else ExitCode.USAGE
+                return self._close(plan, forced=forced)
+            self._reserve(plan.executions)
+            self._carry_out(plan)
+            return self._close(plan)
+        except LedgerError as error:
+            spooled = self._leave(plan, error)
+            if spooled is None:
+                raise
+            raise LedgerError(f"{error}; {spooled_text(spooled)}") from error
 
     # Before the fan-out.
 
     def _open(self) -> None:
         run, emit = self._run, self._parts.events.emit
         left = self._parts.ledger.begin_run(
-            run, fleet=self._order.fleet, selection=self._order.selection
+            run,
+            fleet=self._order.fleet,
+            selection=self._order.selection,
+            on_lost=self._lose_ledger,
         )
         lateness = None if run.scheduled_at is None else run.started_at - run.scheduled_at
         emit(RunStarted(run=run, lateness=lateness))
@@ -151,6 +177,15 @@ class Runner:
         for problem in self._order.broken:
             self._errors.append(problem)
             emit(JobFileBroken(problem=problem))
+
+    def _reserve(self, executions: int) -> None:
+        """Reserve room for outcomes that the ledger may not take; without it the run goes on."""
+        try:
+            self._parts.ledger.reserve_spool(executions)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            text = f"outcomes cannot be spooled if the ledger is lost: {why}"
+            self._parts.events.emit(Warned(subject="ledger", text=text))
 
     def _discover(self) -> list[Tenant]:
         found: list[Tenant] = []
@@ -173,7 +208,7 @@ class Runner:
             names = [tenant.name for tenant in source.tenants]
             self._parts.ledger.accept_tenants(source.server, names)
         else:
-            self._fail_discovery(_shrink_text(shrink))
+            self._fail_discovery(shrink_text(shrink))
             emit(DiscoveryShrank(shrink=shrink))
         emit(TenantsDiscovered(server=source.server, tenants=len(source.tenants)))
         return source.tenants
@@ -237,6 +272,8 @@ class Runner:
             if waiting:
                 # Another run is preparing for all: its value is awaited, not made twice.
                 executor.wait(_TICK_SECONDS)
+        if self._ledger_lost:
+            return
         self._unprepared |= {pair for pair in wanted if not self._parts.is_prepared(*pair)}
 
     def _planned_slots(self, plan: Plan) -> set[tuple[str, str]]:
@@ -297,15 +334,21 @@ class Runner:
         claims = self._claim([key for _, keys in wanted for key in keys])
         self._count_refused(claims)
         for tenant, key in ((tenant, key) for tenant, keys in wanted for key in keys):
-            if (holder := claims.overlapping.get(key)) is None:
-                self._overlapped.pop(key, None)
-            elif self._overlaps[key.job] is Overlap.WAIT:
-                self._overlapped[key] = tenant
-            else:
-                since = f"{holder.since:%Y-%m-%dT%H:%M:%SZ}"
-                reason = f"{Reason.OVERLAP}: run {holder.run} is at work on it since {since}"
-                self._leave_out_key(tenant, key, reason)
+            self._overlapped.pop(key, None)
+            if key in claims.overlapping:
+                self._take_overlapping(tenant, key, claims.overlapping[key])
+            elif not claims.answers(key):
+                self._leave_out_key(tenant, key, Reason.LEDGER_LOST)
         self._submit(wanted, claims, executor)
+
+    def _take_overlapping(self, tenant: Tenant, key: Key, holder: Holder) -> None:
+        """Let what overlaps wait, or leave it out and say for whom."""
+        if self._overlaps[key.job] is Overlap.WAIT:
+            self._overlapped[key] = tenant
+            return
+        since = f"{holder.since:%Y-%m-%dT%H:%M:%SZ}"
+        reason = f"{Reason.OVERLAP}: run {holder.run} is at work on it since {since}"
+        self._leave_out_key(tenant, key, reason)
 
     def _wait_for_overlapped(self, executor: Executor) -> None:
         """Begin what waits for earlier slots as soon as they have ended; no thread waits."""
@@ -321,10 +364,17 @@ class Runner:
         self._tally.held += len(claims.held)
 
     def _claim(self, keys: Sequence[Key]) -> Claims:
+        """Take what can be had; nothing at all when the ledger is lost meanwhile."""
+        none = Claims(granted={}, duplicates={}, held={})
         if not keys:
-            return Claims(granted={}, duplicates={}, held={})
+            return none
         alone = frozenset(name for name, how in self._overlaps.items() if how is not Overlap.ALLOW)
-        claims = self._parts.ledger.claim(keys, repeat=self._order.repeat, alone=alone)
+        try:
+            claims = self._parts.ledger.claim(keys, repeat=self._order.repeat, alone=alone)
+        except LedgerError:
+            if not self._ledger_lost:
+                raise
+            return none
         for refused, held in ((claims.duplicates, False), (claims.held, True)):
             for key, holder in refused.items():
                 self._parts.events.emit(ClaimRefused(key=key, holder=holder, held=held))
@@ -362,19 +412,21 @@ class Runner:
         if not self._draining:
             self._draining = True
             self._parts.events.emit(RunDraining(signal=self._ended_by, running=len(begun)))
-        self._wait_until_idle(executor, self._ending_at + self._order.grace.total_seconds())
+        grace = math.inf if self._ledger_lost else self._order.grace.total_seconds()
+        while self._ending_at + grace > time.monotonic() and not executor.idle():
+            if self._parts.ledger.is_lease_over():
+                break
+            executor.wait(_TICK_SECONDS)
         if not executor.idle():
             self._parts.cancel()
-            self._wait_until_idle(executor, time.monotonic() + _CANCEL_SECONDS)
+            cancelled = time.monotonic()
+            while time.monotonic() < cancelled + _CANCEL_SECONDS and not executor.idle():
+                executor.wait(_TICK_SECONDS)
         never_began, begun = executor.left()
         for request in never_began:
             self._end(request, Outcome.SKIPPED, self._ending or Reason.DRAINED)
         for request in begun:
             self._end(request, Outcome.INTERRUPTED, Reason.GRACE_EXPIRED, State.RUNNING)
-
-    def _wait_until_idle(self, executor: Executor, until: float) -> None:
-        while not executor.idle() and time.monotonic() < until:
-            executor.wait(_TICK_SECONDS)
 
     def _summarize(self, plan: Plan, executor: Executor) -> None:
         """Run each ``summarize`` whose tenants are all closed; never for a part of the fleet.
@@ -385,9 +437,12 @@ class Runner:
             return
         self._parts.ledger.flush()
         jobs = {job.name: job for job in self._order.jobs if job.summarize}
+        # Also of those of which nothing is left but the summary.
+        slots = {(name, self._key(name, FLEET_TENANT).slot_key) for name in jobs}
+        slots |= self._planned_slots(plan)
         keys = [
             Key(job=jobs[name].summarize_name, tenant=FLEET, slot_key=slot)
-            for name, slot in sorted(self._planned_slots(plan) - self._unprepared)
+            for name, slot in sorted(slots - self._unprepared)
             if name in jobs and self._parts.is_closed(jobs[name], slot)
         ]
         if self._is_ending():
@@ -502,6 +557,15 @@ class Runner:
         self._parts.events.emit(RunFinished(report=report))
         return report
 
+    def _leave(self, plan: Plan, error: LedgerError) -> Spooled | None:
+        """Close the run where its outcomes are: in the spool, if there is one."""
+        self._errors.append(str(error))
+        report = self._report(plan, ExitCode.RUNNER)
+        spooled = self._parts.ledger.leave(report, discovered=self._discovered)
+        if spooled is not None:
+            self._parts.events.emit(OutcomesSpooled(run=self._run.id, spooled=spooled))
+        return spooled
+
     def _report(self, plan: Plan, forced: int | None) -> Report:
         tally = self._tally
         return Report(
@@ -528,12 +592,3 @@ class Runner:
 
 def _fleet_visits(plan: Plan) -> list[Visit]:
     return [Visit(tenant=FLEET_TENANT, jobs=(name,)) for name in plan.fleet_jobs]
-
-
-def _shrink_text(shrink: Shrink) -> str:
-    named = ", ".join(shrink.missing[:_NAMED])
-    more = f" and {len(shrink.missing) - _NAMED} more" if len(shrink.missing) > _NAMED else ""
-    return (
-        f"server {shrink.server}: found {shrink.found} of {shrink.accepted} tenants; missing are"
-        f" {named}{more}; if they are gone for good, run once with --accept-shrink"
-    )

@@ -37,6 +37,7 @@ from cronrunner.model import (
     Run,
     Shrink,
     Slot,
+    Spooled,
     Tenant,
 )
 from cronrunner.redaction import Redactor, secret_values
@@ -139,6 +140,10 @@ EVENTS: tuple[events.Event, ...] = (
     events.ExecutionStuck(request=REQUEST, server="main", stack='File "jobs/x.py", line 3'),
     events.VisitFinished(tenant="acme", seconds=0.5),
     events.Warned(subject="ledger", text="the ledger is in a container"),
+    events.OutcomesSpooled(
+        run="01JD7", spooled=Spooled(path="var/spool/01JD7.spool", outcomes=4, lost=1)
+    ),
+    events.SpoolImported(run="01JD7", outcomes=4),
     events.SinkFailed(sink="pushgateway", error="no"),
 )
 
