@@ -19,6 +19,7 @@ from cronrunner.errors import ConfigError, Problem
 from cronrunner.model import (
     EMPTY,
     FLEET,
+    FLEET_TENANT,
     Job,
     LeftOut,
     Plan,
@@ -142,6 +143,12 @@ def in_shard(name: str, index: int, count: int) -> bool:
     return int.from_bytes(digest, "big") % count == index
 
 
+def set_nothing_aside(job: Job, tenant: Tenant) -> str | None:
+    """Let every pair be visited."""
+    del job, tenant
+    return None
+
+
 def filter_veto(job: Job, tenant: Tenant) -> str | None:
     """Leave out tenants that the job's own filter does not want."""
     return None if _fits(job.tenants, tenant) else "not wanted by the job's tenants filter"
@@ -158,7 +165,7 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
     tenants: Sequence[Tenant],
     *,
     veto: Veto = filter_veto,
-    setting_aside: Veto = lambda job, tenant: None,  # noqa: ARG005 - nothing is
+    setting_aside: Veto = set_nothing_aside,
     statistics: Mapping[tuple[str, str], Statistics] | None = None,
     fleet: bool = True,
 ) -> Plan:
@@ -182,16 +189,20 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
                 wanted.append(job.name)
         if wanted:
             visits.append(_visit(tenant, tuple(wanted), statistics or {}))
-    fleet_jobs = tuple(job.name for job in jobs if job.scope is Scope.FLEET)
-    if not fleet:
-        left_out += [
-            LeftOut(tenant=FLEET, job=name, reason="fleet-scope jobs run with the whole fleet")
-            for name in fleet_jobs
-        ]
-        fleet_jobs = ()
+    fleet_jobs: list[str] = []
+    for job in jobs:
+        if job.scope is not Scope.FLEET:
+            continue
+        if not fleet:
+            why = "fleet-scope jobs run with the whole fleet"
+            left_out.append(LeftOut(tenant=FLEET, job=job.name, reason=why))
+        elif (reason := setting_aside(job, FLEET_TENANT)) is not None:
+            set_aside.append(SetAside(tenant=FLEET_TENANT, job=job.name, reason=reason))
+        else:
+            fleet_jobs.append(job.name)
     return Plan(
         visits=_order(visits),
-        fleet_jobs=fleet_jobs,
+        fleet_jobs=tuple(fleet_jobs),
         left_out=tuple(left_out),
         set_aside=tuple(set_aside),
     )

@@ -176,7 +176,7 @@ class App:
     def _accepted(self) -> Mapping[str, frozenset[str]]:
         return self.queries.accepted_tenants()
 
-    def plan(
+    def plan(  # noqa: PLR0913 - each has a name of its own
         self,
         jobs: Sequence[Job],
         tenants: Sequence[Tenant],
@@ -184,10 +184,12 @@ class App:
         confined: frozenset[tuple[str, str]] | None = None,
         *,
         fleet: bool = True,
+        setting_aside: planning.Veto = planning.set_nothing_aside,
     ) -> Plan:
         """Lay out a run over what discovery found; ``confined`` to (job, tenant) pairs.
 
-        Without ``fleet`` fleet-scope jobs stay out of it. Raises ``ConfigError``.
+        Without ``fleet`` fleet-scope jobs stay out of it; what ``setting_aside`` names is to be
+        recorded as skipped. Raises ``ConfigError``.
         """
 
         def veto(job: Job, tenant: Tenant) -> str | None:
@@ -201,6 +203,7 @@ class App:
             jobs,
             planning.select_tenants(tenants, selection),
             veto=veto,
+            setting_aside=setting_aside,
             statistics=self.statistics,
             fleet=fleet and not selection.narrows_tenants,
         )

@@ -16,13 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner import planning
 from cronrunner.affinity import OneCpu
+from cronrunner.app import dry
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, Warned
 from cronrunner.execution import Performer, Work
 from cronrunner.executors import Executor, ThreadExecutor
-from cronrunner.ledger import ExecutionFilter
+from cronrunner.ledger import DryLedger, ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
@@ -55,6 +56,8 @@ class RunOptions:
     scheduled_at: datetime | None = None
     concurrency: int | None = None
     again: bool = False
+    #: Nothing that it does is to stay.
+    dry_run: bool = False
     #: Names a run whose open work is to be done, or whose failures are to be repeated.
     resume: str | None = None
     only_failed: str | None = None
@@ -91,8 +94,9 @@ def start_run(
         stack.callback(start.close)
         start.serve_metrics(stack)
         report = runner.run()
-        start.keep_counters(counting.drain())
-        start.deliver_metrics()
+        if not options.dry_run:
+            start.keep_counters(counting.drain())
+            start.deliver_metrics()
     return report
 
 
@@ -109,10 +113,16 @@ class _Start:
         earlier = options.resume or options.only_failed
         #: The run that is to be resumed or repeated.
         self._earlier = None if earlier is None else app.find_run(earlier)
+        _refuse_dry(self._earlier)
         if self._earlier is not None and selection == Selection():
             selection = _selection_of(self._earlier["selection"])
         self._selection = selection
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        if options.dry_run:
+            for text in dry.refused(self._jobs, named=bool(selection.jobs)):
+                events.emit(Warned(subject="dry_run", text=text))
+        #: Of a dry run: writes nothing but the run.
+        self._dry_ledger = DryLedger(app.ledger, app.queries) if options.dry_run else None
         self._watchdog = Watchdog(grace=app.settings.runner.grace)
         self._prepared_values: dict[tuple[str, str], str] = {}
         self._found: list[Tenant] = []
@@ -125,8 +135,9 @@ class _Start:
             run=self._run(),
             jobs=self._jobs,
             broken=tuple(str(problem) for problem in self._app.found.problems),
-            fleet=not self._selection.narrows_tenants,
-            selection=_selection_document(self._selection),
+            # What a dry run does is not there for `summarize`, and no run of the fleet.
+            fleet=not self._selection.narrows_tenants and not options.dry_run,
+            selection=_selection_document(self._selection, dry_run=options.dry_run),
             grace=self._app.settings.runner.grace,
             repeat=Repeat.UNWELL if options.only_failed else repeat,
             accept_shrink=options.accept_shrink,
@@ -152,6 +163,7 @@ class _Start:
             pid=os.getpid(),
             pid_started=started(os.getpid()),
             slot=slot,
+            dry_run=self._options.dry_run,
         )
 
     def parts(self) -> Parts:
@@ -161,14 +173,14 @@ class _Start:
             self._events.emit(Warned(subject="ledger", text=text))
         confined = self._failed_pairs()
         return Parts(
-            ledger=app.ledger,
+            ledger=self._dry_ledger or app.ledger,
             events=self._events,
             clock=app.clock,
             discover=self._discover,
             shrink=app.shrink,
             plan=lambda tenants: self._plan(tenants, confined),
             is_closed=self._is_closed,
-            is_prepared=lambda job, slot: app.queries.prepared(job, slot) is not None,
+            is_prepared=lambda job, slot: self._read_prepared(job, slot) is not None,
             executor=self._executor,
             redact=app.redactor.text,
             rng=random.Random(),  # noqa: S311 - jitter, no secret
@@ -179,8 +191,14 @@ class _Start:
         # Shards share what is done once for the fleet by sharing a slot.
         alone = self._selection.shard is not None and self._options.scheduled_at is None
         resumes = self._earlier is not None
+        aside = dry.set_aside if self._options.dry_run else planning.set_nothing_aside
         plan = self._app.plan(
-            self._jobs, tenants, self._selection, confined, fleet=resumes or not alone
+            self._jobs,
+            tenants,
+            self._selection,
+            confined,
+            fleet=resumes or not alone,
+            setting_aside=aside,
         )
         self._app.forget_statistics()
         return plan
@@ -244,11 +262,14 @@ class _Start:
     def _prepared(self, job: str, slot_key: str) -> str | None:
         """Read a prepared value once for all tenants: it does not change once it is there."""
         if (job, slot_key) not in self._prepared_values:
-            found = self._app.queries.prepared(job, slot_key)
+            found = self._read_prepared(job, slot_key)
             if found is None:
                 return None
             self._prepared_values[job, slot_key] = found
         return self._prepared_values[job, slot_key]
+
+    def _read_prepared(self, job: str, slot_key: str) -> str | None:
+        return (self._dry_ledger or self._app.queries).prepared(job, slot_key)
 
     def close(self) -> None:
         """End the watch over deadlines: there are none any more."""
@@ -314,6 +335,15 @@ def _refuse_contradictions(options: RunOptions) -> None:
         raise ConfigError([Problem(text=f"expected one of {', '.join(named)}, got all of them")])
 
 
+def _refuse_dry(earlier: Mapping[str, Any] | None) -> None:
+    """Raise ``ConfigError`` for a run that has done nothing to be resumed or repeated."""
+    if earlier is not None and earlier["selection"].get("dry_run"):
+        text = (
+            f"run {earlier['run']} was a dry run and has left nothing; name a real run, or `last`"
+        )
+        raise ConfigError([Problem(text=text)])
+
+
 def _selection_of(document: Mapping[str, Any]) -> Selection:
     """Read what `_selection_document` wrote."""
     shard = document["shard"]
@@ -327,8 +357,9 @@ def _selection_of(document: Mapping[str, Any]) -> Selection:
     )
 
 
-def _selection_document(selection: Selection) -> Mapping[str, object]:
-    return {
+def _selection_document(selection: Selection, *, dry_run: bool) -> Mapping[str, object]:
+    marked = {"dry_run": True} if dry_run else {}
+    return marked | {
         "jobs": selection.jobs,
         "tenants": selection.tenants,
         "exclude_tenants": selection.exclude_tenants,

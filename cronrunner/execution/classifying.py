@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cronrunner.databases import describe, facts
-from cronrunner.errors import Cancel, CountersError, DeadlineError, Retry, Skip
+from cronrunner.errors import Cancel, CountersError, DeadlineError, DryRunError, Retry, Skip
 from cronrunner.execution.attempt import Attempt, Work
 from cronrunner.model import (
     EMPTY,
@@ -60,7 +60,8 @@ class Classifier:
             case None:
                 reason = Reason.RECOVERED.value if attempt.recovered else None
                 counters = {self._text(name): count for name, count in attempt.value.items()}
-                return replace(result, counters=counters, reason=reason)
+                rows = attempt.rows_changed
+                return replace(result, counters=counters, reason=reason, rows_changed=rows)
             case Skip(reason=reason):
                 return replace(
                     result, outcome=Outcome.SKIPPED, reason=self._text(reason), by_job=True
@@ -93,7 +94,7 @@ class Classifier:
         asked = error if isinstance(error, Retry) else None
         # A tenant that cannot be reached has nothing to show but the driver's frames.
         silent = attempt.unreached or asked is not None
-        return replace(
+        failed = replace(
             result,
             outcome=Outcome.TENANT_GONE if what.gone and attempt.unreached else Outcome.FAILED,
             error=self._text(describe(error)),
@@ -104,6 +105,9 @@ class Classifier:
             retry_after=None if asked is None else asked.after,
             traceback=None if silent else format_traceback(error, describe, self._redactor),
         )
+        # No error of the job's: in a real run it would go well.
+        is_dry = isinstance(error, DryRunError)
+        return replace(failed, error=str(error), cause=str(error)) if is_dry else failed
 
 
 def begun(attempt: Attempt) -> Result:

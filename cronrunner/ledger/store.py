@@ -126,10 +126,13 @@ class Ledger:
     def begin_run(
         self, run: Run, *, fleet: bool, selection: Mapping[str, Any]
     ) -> Mapping[str, int]:
-        """Open a run, and record as interrupted what dead runs left: run -> executions."""
+        """Open a run, and record as interrupted what dead runs left: run -> executions.
+
+        A dry run leaves them to the next real one.
+        """
 
         def begin(connection: Connection) -> Mapping[str, int]:
-            buried = self._arbiter.bury_the_dead(connection)
+            buried = {} if run.dry_run else self._arbiter.bury_the_dead(connection)
             now = self._clock()
             row = {
                 "run": run.id,

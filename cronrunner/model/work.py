@@ -101,6 +101,8 @@ class Job:
     summarize: Callable[[Any], Any] | None = None
     #: Writes a marker into the tenant's database, in the job's transaction.
     exactly_once: bool = False
+    #: Does what no rollback undoes: it sends mail, calls another service, writes a file.
+    external_effects: bool = False
     enabled: bool = True
 
     @property
@@ -201,6 +203,8 @@ class Request:
     attempt: int
     #: Grows each time a claim changes hands.
     fence: int
+    #: Whatever the attempt does is rolled back.
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +234,8 @@ class Result:
     code: str | None = None
     traceback: str | None = None
     counters: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    #: Rows that a dry run has changed before it rolled back; 0 in every other run.
+    rows_changed: int = 0
     #: What a ``prepare`` returned: JSON text.
     value: str | None = None
     #: The job's own ``Skip`` or ``Cancel``.

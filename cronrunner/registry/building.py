@@ -69,7 +69,10 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         prepare=take("prepare", lambda: _hook(declaration.prepare), None),
         summarize=take("summarize", lambda: _hook(declaration.summarize), None),
         exactly_once=take("exactly_once", lambda: _exactly_once(declaration), fallback=False),
-        enabled=take("enabled", lambda: _typed(declaration.enabled, bool, "True or False"), True),
+        external_effects=take(
+            "external_effects", lambda: _flag(declaration.external_effects), fallback=False
+        ),
+        enabled=take("enabled", lambda: _flag(declaration.enabled), fallback=True),
     )
     if texts:
         return [Problem(text=f"job {name}: {text}", file=file, line=line) for text in texts]
@@ -90,8 +93,12 @@ def _typed(value: T, kind: Any, expected: str) -> T:  # noqa: ANN401 - what isin
     raise ValueError(msg)
 
 
+def _flag(value: bool) -> bool:  # noqa: FBT001 - what the author wrote
+    return _typed(value, bool, "True or False")
+
+
 def _exactly_once(declaration: Declaration) -> bool:
-    wanted = _typed(declaration.exactly_once, bool, "True or False")
+    wanted = _flag(declaration.exactly_once)
     if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
         msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
         raise ValueError(msg)

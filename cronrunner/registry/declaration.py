@@ -35,6 +35,7 @@ class Declaration:
     prepare: JobFunction | None = None
     summarize: JobFunction | None = None
     exactly_once: bool = False
+    external_effects: bool = False
     enabled: bool = True
 
 
@@ -56,6 +57,7 @@ def job(
     prepare: JobFunction | None = None,
     summarize: JobFunction | None = None,
     exactly_once: bool = False,
+    external_effects: bool = False,
     enabled: bool = True,
 ) -> Callable[[JobFunction], JobFunction]: ...
 def job(
@@ -71,7 +73,8 @@ def job(
     maps names to defaults, or to ``Option``s. ``prepare`` runs once before the fan-out and
     gives each execution its ``ctx.prepared``; ``summarize`` runs once after it.
     ``exactly_once`` writes a marker into the tenant's database in the job's transaction, so
-    that not even a killed process makes a slot run twice.
+    that not even a killed process makes a slot run twice. ``external_effects`` says that the job
+    does what no rollback undoes (mail, HTTP, files): a dry run leaves it out.
 
     The function returns ``None`` or a mapping of counter names to whole numbers.
     """

@@ -298,7 +298,9 @@ class Runner:
         executor.submit(visits)
 
     def _request(self, key: Key, fence: int) -> Request:
-        return Request(key=key, run=self._run.id, slot=self._run.slot.at, attempt=1, fence=fence)
+        run = self._run
+        at, dry = run.slot.at, run.dry_run
+        return Request(key=key, run=run.id, slot=at, attempt=1, fence=fence, dry_run=dry)
 
     def _settle(self, executor: Executor) -> None:
         """Wait for what was handed over; after a signal, for the grace only."""

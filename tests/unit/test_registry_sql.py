@@ -134,7 +134,7 @@ def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
             "-- name: a\n-- shedule: 0 4 * * *\nDELETE FROM a",
             (
                 "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, timeout, retries,"
-                " transaction, tenants, enabled, counter"
+                " transaction, tenants, external_effects, enabled, counter"
             ),
         ),
         (
