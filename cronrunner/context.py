@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, CursorResult, Engine, bindparam, text
 
 from cronrunner.databases.columns import UtcDateTime
+from cronrunner.databases.dry import DryGuard
 from cronrunner.errors import (
     ConnectionBusyError,
     ConnectionClosedError,
@@ -53,6 +54,8 @@ class JobContext:
         self.job = job.name
         #: 1 for the first try.
         self.attempt = request.attempt
+        #: True in a dry run: what the job does in its database is rolled back.
+        self.dry_run = request.dry_run
         #: Option values by name, overrides applied.
         self.options = options
         #: What the job's ``prepare`` returned; ``None`` without one.
@@ -65,6 +68,9 @@ class JobContext:
         self._results = results
         self._connection: Connection | None = None
         self._sessions: list[Session] = []
+        self._guard: DryGuard | None = None
+        if request.dry_run and engine is not None:
+            self._guard = DryGuard(engine)
 
     @property
     def now(self) -> datetime:
@@ -107,8 +113,12 @@ class JobContext:
         """The tenant's engine, for code that wants one: a pool of one connection.
 
         What is done on it is committed by whoever does it. Raises ``ConnectionBusyError``
-        while ``connection`` is in use.
+        while ``connection`` is in use, and ``DryRunError`` in a dry run.
         """
+        if self._guard is not None:
+            self._guard.refuse(
+                "ctx.engine is committed by whoever uses it; use ctx.connection or ctx.session()"
+            )
         if self._connection is not None:
             raise ConnectionBusyError
         return self._tenant_engine()
@@ -144,22 +154,42 @@ class JobContext:
             raise NoTenantError
         return self._engine
 
-    def finish(self, *, commit: bool) -> None:
-        """Commit or roll back, and give the connection back. Called by the runner."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            if commit:
-                self._commit(connection)
-            elif not connection.closed:
-                connection.rollback()
-        finally:
-            connection.close()
+    def finish(self, *, commit: bool) -> int:
+        """Commit or roll back, and give the connection back. Called by the runner.
 
-    def _commit(self, connection: Connection) -> None:
+        A dry run is rolled back in any case: returns how many rows it had changed. Raises
+        ``DryRunError`` if it did what cannot be rolled back, whether the job noticed or not.
+        """
+        connection, self._connection = self._connection, None
+        guard, rows = self._guard, 0
+        if connection is not None:
+            try:
+                if guard is not None:
+                    rows = self._undo(connection, guard, commit=commit)
+                elif commit:
+                    self._make_ready(connection)
+                    connection.commit()
+                elif not connection.closed:
+                    connection.rollback()
+            finally:
+                connection.close()
+        if guard is not None:
+            guard.check()
+        return rows
+
+    def _make_ready(self, connection: Connection) -> None:
+        """Do what comes before a commit."""
         if connection.closed and self._job.transaction is not Transaction.NONE:
             raise ConnectionClosedError
         for session in self._sessions:
             session.flush()
-        connection.commit()
+
+    def _undo(self, connection: Connection, guard: DryGuard, *, commit: bool) -> int:
+        """Roll back; return how many rows a commit would have changed."""
+        try:
+            if not commit:
+                return 0
+            self._make_ready(connection)
+            return guard.rows_changed()
+        finally:
+            guard.undo(connection)

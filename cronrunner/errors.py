@@ -98,6 +98,10 @@ class VisitOverError(CronrunnerError):
     """The engine belongs to a job that has ended; it opens no more connections."""
 
 
+class DryRunError(CronrunnerError):
+    """dry run: this could not be rolled back."""
+
+
 class NoTenantError(CronrunnerError):
     """A fleet-scope job has no tenant, and so no connection. Use scope="tenant"."""
 

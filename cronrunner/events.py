@@ -164,7 +164,8 @@ class VisitFinished(Event):
 class Warned(Event):
     """Something that an operator should know and that stops nothing.
 
-    ``subject`` is a word of a closed set: ``ledger``, ``tls``, ``limits``, ``metrics``.
+    ``subject`` is a word of a closed set: ``ledger``, ``tls``, ``limits``, ``metrics``,
+    ``dry_run``.
     """
 
     subject: str

@@ -204,11 +204,13 @@ class App:
         *,
         due: Due | None = None,
         fleet: bool = True,
+        setting_aside: planning.Veto = planning.set_nothing_aside,
     ) -> Plan:
         """Lay out a run over what discovery found; ``confined`` to (job, tenant) pairs.
 
         With ``due`` what is not due is left out. Without ``fleet`` fleet-scope jobs stay out of
-        it. Raises ``ConfigError``.
+        it; what ``setting_aside`` names is to be recorded as skipped, as is what is paused.
+        Raises ``ConfigError``.
         """
 
         def veto(job: Job, tenant: Tenant) -> str | None:
@@ -227,7 +229,9 @@ class App:
             jobs,
             planning.select_tenants(tenants, selection),
             veto=veto,
-            setting_aside=self.setting_aside,
+            setting_aside=lambda job, tenant: (
+                self.setting_aside(job, tenant) or setting_aside(job, tenant)
+            ),
             statistics=self.statistics,
             missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
             fleet=fleet and not selection.narrows_tenants,

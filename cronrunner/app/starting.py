@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner import planning
 from cronrunner.affinity import OneCpu, allowed_cpus
-from cronrunner.app import isolated
+from cronrunner.app import dry, isolated
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.due import Due
 from cronrunner.databases import describe
@@ -24,7 +24,7 @@ from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, SlotsMissed, Warned
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Executor, ThreadExecutor
-from cronrunner.ledger import ExecutionFilter
+from cronrunner.ledger import DryLedger, ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
@@ -61,6 +61,8 @@ class RunOptions:
     scheduled_at: datetime | None = None
     concurrency: int | None = None
     again: bool = False
+    #: Nothing that it does is to stay.
+    dry_run: bool = False
     #: Names a run whose open work is to be done, or whose failures are to be repeated.
     resume: str | None = None
     only_failed: str | None = None
@@ -97,8 +99,9 @@ def start_run(
         stack.callback(start.close)
         start.serve_metrics(stack)
         report = runner.run()
-        start.keep_counters(counting.drain())
-        start.deliver_metrics()
+        if not options.dry_run:
+            start.keep_counters(counting.drain())
+            start.deliver_metrics()
     return report
 
 
@@ -115,6 +118,7 @@ class _Start:
         earlier = options.resume or options.only_failed
         #: The run that is to be resumed or repeated.
         self._earlier = None if earlier is None else app.find_run(earlier)
+        _refuse_dry(self._earlier)
         if self._earlier is not None and selection == Selection():
             selection = _selection_of(self._earlier["selection"])
         self._selection = selection
@@ -124,6 +128,11 @@ class _Start:
         if self._is_due():
             self._due = Due(app.catalogue, app.queries, self._run.slot.at)
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        if options.dry_run:
+            for text in dry.refused(self._jobs, named=bool(selection.jobs)):
+                events.emit(Warned(subject="dry_run", text=text))
+        #: Of a dry run: writes nothing but the run.
+        self._dry_ledger = DryLedger(app.ledger, app.queries) if options.dry_run else None
         self._watchdog = Watchdog(grace=app.settings.runner.grace)
         # Asked before this process is kept on one CPU.
         self._processes = Processes(isolated.perform, cpus=allowed_cpus())
@@ -138,8 +147,12 @@ class _Start:
             run=self._run,
             jobs=self._jobs,
             broken=tuple(str(problem) for problem in self._app.found.problems),
-            fleet=not self._selection.narrows_tenants,
-            selection={**_selection_document(self._selection), "due": self._due is not None},
+            # What a dry run does is not there for `summarize`, and no run of the fleet.
+            fleet=not self._selection.narrows_tenants and not options.dry_run,
+            selection={
+                **_selection_document(self._selection, dry_run=options.dry_run),
+                "due": self._due is not None,
+            },
             grace=self._app.settings.runner.grace,
             slot_of=self._slot_of,
             repeat=Repeat.UNWELL if options.only_failed else repeat,
@@ -179,6 +192,7 @@ class _Start:
             pid=os.getpid(),
             pid_started=started(os.getpid()),
             slot=slot,
+            dry_run=self._options.dry_run,
         )
 
     def parts(self) -> Parts:
@@ -188,14 +202,14 @@ class _Start:
             self._events.emit(Warned(subject="ledger", text=text))
         confined = self._failed_pairs()
         return Parts(
-            ledger=app.ledger,
+            ledger=self._dry_ledger or app.ledger,
             events=self._events,
             clock=app.clock,
             discover=self._discover,
             shrink=app.shrink,
             plan=lambda tenants: self._plan(tenants, confined),
             is_closed=self._is_closed,
-            is_prepared=lambda job, slot: app.queries.prepared(job, slot) is not None,
+            is_prepared=lambda job, slot: self._read_prepared(job, slot) is not None,
             executor=self._executor,
             redact=app.redactor.text,
             rng=random.Random(),  # noqa: S311 - jitter, no secret
@@ -206,6 +220,7 @@ class _Start:
         # Shards share what is done once for the fleet by sharing a slot.
         alone = self._selection.shard is not None and self._options.scheduled_at is None
         resumes = self._earlier is not None
+        aside = dry.set_aside if self._options.dry_run else planning.set_nothing_aside
         plan = self._app.plan(
             self._jobs,
             tenants,
@@ -213,6 +228,7 @@ class _Start:
             confined,
             due=self._due,
             fleet=resumes or not alone,
+            setting_aside=aside,
         )
         if self._due is not None:
             self._count_missed(self._due, plan)
@@ -226,6 +242,10 @@ class _Start:
         pairs += [(each.job, each.tenant) for each in plan.set_aside]
         for job, slots in due.missed(pairs).items():
             self._events.emit(SlotsMissed(job=job, slots=slots))
+        if self._dry_ledger is None:
+            self._see_jobs()
+
+    def _see_jobs(self) -> None:
         self._app.ledger.see_jobs(job.name for job in self._jobs if job.is_scheduled)
 
     def _failed_pairs(self) -> frozenset[tuple[str, str]] | None:
@@ -310,11 +330,14 @@ class _Start:
     def _prepared(self, job: str, slot_key: str) -> str | None:
         """Read a prepared value once for all tenants: it does not change once it is there."""
         if (job, slot_key) not in self._prepared_values:
-            found = self._app.queries.prepared(job, slot_key)
+            found = self._read_prepared(job, slot_key)
             if found is None:
                 return None
             self._prepared_values[job, slot_key] = found
         return self._prepared_values[job, slot_key]
+
+    def _read_prepared(self, job: str, slot_key: str) -> str | None:
+        return (self._dry_ledger or self._app.queries).prepared(job, slot_key)
 
     def close(self) -> None:
         """End the watch over deadlines, and the processes: nothing is awaited any more."""
@@ -381,6 +404,15 @@ def _refuse_contradictions(options: RunOptions) -> None:
         raise ConfigError([Problem(text=f"expected one of {', '.join(named)}, got all of them")])
 
 
+def _refuse_dry(earlier: Mapping[str, Any] | None) -> None:
+    """Raise ``ConfigError`` for a run that has done nothing to be resumed or repeated."""
+    if earlier is not None and earlier["selection"].get("dry_run"):
+        text = (
+            f"run {earlier['run']} was a dry run and has left nothing; name a real run, or `last`"
+        )
+        raise ConfigError([Problem(text=text)])
+
+
 def _selection_of(document: Mapping[str, Any]) -> Selection:
     """Read what `_selection_document` wrote."""
     shard = document["shard"]
@@ -394,8 +426,9 @@ def _selection_of(document: Mapping[str, Any]) -> Selection:
     )
 
 
-def _selection_document(selection: Selection) -> Mapping[str, object]:
-    return {
+def _selection_document(selection: Selection, *, dry_run: bool) -> Mapping[str, object]:
+    marked = {"dry_run": True} if dry_run else {}
+    return marked | {
         "jobs": selection.jobs,
         "tenants": selection.tenants,
         "exclude_tenants": selection.exclude_tenants,

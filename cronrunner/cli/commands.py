@@ -31,6 +31,7 @@ _OUTCOMES = (
     envvar="CRONRUNNER_SCHEDULED_AT",
     help="The slot: the time for which this was scheduled. One slot is done once.",
 )
+@click.option("--dry-run", is_flag=True, help="Roll everything back, and say what was changed.")
 @click.option("--again", is_flag=True, help="Repeat a slot that is done, on purpose.")
 @click.option("--resume", metavar="RUN", help="Do what an earlier run has left; `last` is one.")
 @click.option("--only-failed", metavar="RUN", help="Repeat what did not go well in a run.")

@@ -37,7 +37,8 @@ def execution(row: Mapping[str, Any], *, with_run: bool = False) -> Document:
     names = ("job", "tenant", "server", "slot", "outcome", "reason", "error", "attempts")
     times = ("started_at", "duration_seconds", "counters")
     head = {"run": row["run"]} if with_run else {}
-    return head | {name: row[name] for name in (*names, *times)}
+    only_dry = tuple(name for name in ("rows_changed",) if name in row)
+    return head | {name: row[name] for name in (*names, *times, *only_dry)}
 
 
 def run_document(  # noqa: PLR0913 - the keys of the interface
@@ -52,6 +53,7 @@ def run_document(  # noqa: PLR0913 - the keys of the interface
     errors: Iterable[str],
     causes: Iterable[Mapping[str, Any]],
     executions: Iterable[Mapping[str, Any]],
+    dry_run: bool = False,
 ) -> Document:
     """Make the document of a run."""
     total = sum(outcomes.values())
@@ -67,6 +69,8 @@ def run_document(  # noqa: PLR0913 - the keys of the interface
         "errors": list(errors),
         "causes": list(causes),
     }
+    if dry_run:
+        document["dry_run"] = True
     if total > EXECUTIONS_LIMIT:
         executions = (row for row in executions if Outcome(row["outcome"]) not in WELL)
         document["executions_truncated"] = True

@@ -123,7 +123,8 @@ def _skips(rows: Sequence[Row]) -> Counter[str]:
 
 def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> None:
     out = rendering.console()
-    out.print(f"[bold]run {run['run']}[/]  slot {run['slot_key']}  exit {_exit(run)}")
+    what = "dry run" if run["selection"].get("dry_run") else "run"
+    out.print(f"[bold]{what} {run['run']}[/]  slot {run['slot_key']}  exit {_exit(run)}")
     out.print(f"{run['command']}  on {run['host']}, {run['duration_seconds']:.1f} s")
     rendering.print_outcomes(out, Counter(Outcome(row["outcome"]) for row in rows))
     rendering.print_skips(out, _skips(rows))

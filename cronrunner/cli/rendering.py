@@ -38,7 +38,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     """Print rows under their headings; what is empty is shown as a dash."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        right = column in {"tenants", "seconds", "attempts", "failures", "executions"}
+        right = column in {"tenants", "seconds", "attempts", "failures", "executions", "rows"}
         # On a narrow terminal the last column, the longest one, gives way.
         last = column == columns[-1]
         table.add_column(
@@ -73,7 +73,10 @@ def print_report(report: Report) -> None:
     """Print the summary of a run: counts, failures by cause, slowest tenants, what to do next."""
     out = console()
     run = report.run
-    out.print(f"[bold]run {run.id}[/]" + (f"  slot {run.slot.key}" if run.scheduled_at else ""))
+    out.print(
+        f"[bold]{'dry run' if run.dry_run else 'run'} {run.id}[/]"
+        + (f"  slot {run.slot.key}" if run.scheduled_at else "")
+    )
     total = sum(report.outcomes.values())
     rate = total / report.duration_seconds if report.duration_seconds else 0.0
     out.print(
@@ -138,6 +141,8 @@ def count(number: int, noun: str) -> str:
 
 
 def _print_next(out: Console, report: Report) -> None:
+    if report.run.dry_run:
+        return
     unwell = any(report.outcomes.get(each) for each in Outcome if each not in WELL)
     more = f"more: cronrunner show {report.run.id}"
     name = next((n for each in report.causes for n in each.tenant_names if n), None)

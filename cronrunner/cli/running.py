@@ -15,6 +15,7 @@ from cronrunner import logs
 from cronrunner.app import App
 from cronrunner.app.starting import RunOptions, start_run
 from cronrunner.cli import documents, rendering
+from cronrunner.cli.dry import Changes, print_changes
 from cronrunner.cli.opening import open_app, stdout_for_results
 from cronrunner.errors import ConfigError, LedgerError
 from cronrunner.events import Event, ExecutionFinished, ExecutionStarted, Listener
@@ -45,6 +46,7 @@ def run_now(  # noqa: PLR0913 - the command's options
     config: str | None,
     as_json: bool,
     due: bool = False,
+    dry_run: bool = False,
     again: bool = False,
     resume: str | None = None,
     only_failed: str | None = None,
@@ -63,6 +65,7 @@ def run_now(  # noqa: PLR0913 - the command's options
         due=due,
         scheduled_at=scheduled_at,
         concurrency=concurrency,
+        dry_run=dry_run,
         again=again,
         resume=resume,
         only_failed=only_failed,
@@ -72,9 +75,10 @@ def run_now(  # noqa: PLR0913 - the command's options
         canary=canary,
         metrics_port=metrics_port,
     )
+    changes = Changes() if dry_run else None
     with open_app(config, checked=False) as app:
         try:
-            report = _run(app, selection, options)
+            report = _run(app, selection, options, changes)
         except ConfigError as error:
             texts = [str(problem) for problem in error.problems]
             return _refused(options, texts, ExitCode.USAGE, as_json=as_json)
@@ -87,12 +91,14 @@ def run_now(  # noqa: PLR0913 - the command's options
                 _refused(options, [text], ExitCode.RUNNER, as_json=True)
             raise
         if as_json:
-            documents.write(_document(app, report))
+            documents.write(_document(app, report, changes))
         elif report.exit_code == ExitCode.USAGE:
             for text in report.errors:
                 rendering.complain(text)
         else:
             rendering.print_report(report)
+            if changes is not None:
+                print_changes(changes)
     return report.exit_code
 
 
@@ -105,7 +111,7 @@ def _command() -> str:
     return " ".join(["cronrunner", *sys.argv[1:]])
 
 
-def _run(app: App, selection: Selection, options: RunOptions) -> Report:
+def _run(app: App, selection: Selection, options: RunOptions, changes: Changes | None) -> Report:
     """Run with a progress bar on a terminal, and with a log line per execution elsewhere.
 
     On a terminal a run over few tenants logs them; over the fleet the bar takes their place.
@@ -115,7 +121,7 @@ def _run(app: App, selection: Selection, options: RunOptions) -> Report:
     log: Listener = logs.LogListener()
     if terminal and not selection.tenants:
         log = _WithoutExecutions(log)
-    listeners = [log] if progress is None else [log, progress]
+    listeners = [each for each in (log, progress, changes) if each is not None]
     with progress or nullcontext(), stdout_for_results(), _Drain() as drain:
         return start_run(app, selection, options, listeners=listeners, on_runner=drain.watch)
 
@@ -169,7 +175,8 @@ class _Drain:
         self._drain(signal.Signals(number).name)
 
 
-def _document(app: App, report: Report) -> documents.Document:
+def _document(app: App, report: Report, changes: Changes | None) -> documents.Document:
+    wanted = ExecutionFilter(run=report.run.id)
     return documents.run_document(
         run=report.run.id,
         scheduled_at=report.run.scheduled_at,
@@ -183,7 +190,8 @@ def _document(app: App, report: Report) -> documents.Document:
             {"cause": each.cause, "count": each.count, "tenant_names": list(each.tenant_names)}
             for each in report.causes
         ],
-        executions=app.queries.executions(ExecutionFilter(run=report.run.id)),
+        executions=app.queries.executions(wanted) if changes is None else changes.executions(),
+        dry_run=report.run.dry_run,
     )
 
 
@@ -204,6 +212,7 @@ def _refused(options: RunOptions, texts: list[str], code: int, *, as_json: bool)
                 errors=texts,
                 causes=[],
                 executions=[],
+                dry_run=options.dry_run,
             )
         )
     return code

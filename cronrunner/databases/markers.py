@@ -69,6 +69,18 @@ def enter(connection: Connection, key: Key, *, run: str, now: datetime) -> Mappi
     return None
 
 
+def find(connection: Connection, key: Key) -> Mapping[str, int] | None:
+    """Return the counters of the transaction that wrote the marker, if one did. Writes nothing."""
+    try:
+        found = connection.execute(select(_MARKERS.c.counters).where(*_mine(key))).one_or_none()
+    except DBAPIError as error:
+        if facts(error).code not in _NO_SUCH_TABLE:
+            raise
+        connection.rollback()
+        return None
+    return None if found is None else _read(found.counters)
+
+
 def fill(connection: Connection, key: Key, counters: Mapping[str, int]) -> None:
     """Write what the job counted into its marker."""
     connection.execute(
@@ -78,7 +90,11 @@ def fill(connection: Connection, key: Key, counters: Mapping[str, int]) -> None:
 
 def _counters(connection: Connection, key: Key) -> Mapping[str, int]:
     found = connection.execute(select(_MARKERS.c.counters).where(*_mine(key))).scalar_one()
-    counters: Mapping[str, int] = json.loads(found or "{}")
+    return _read(found)
+
+
+def _read(text: str | None) -> Mapping[str, int]:
+    counters: Mapping[str, int] = json.loads(text or "{}")
     return counters
 
 

@@ -55,5 +55,7 @@ class Attempt:
     unreached: bool = False
     #: The slot's marker was there: its transaction had been committed, and not been recorded.
     recovered: bool = False
+    #: Counted in a dry run only.
+    rows_changed: int = 0
     #: The deadline that expired, if one did.
     deadline: Deadline | None = None

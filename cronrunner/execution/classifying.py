@@ -18,6 +18,7 @@ from cronrunner.errors import (
     Cancel,
     CountersError,
     DeadlineError,
+    DryRunError,
     OverlapError,
     ProcessDied,
     Retry,
@@ -68,7 +69,8 @@ class Classifier:
             case None:
                 reason = Reason.RECOVERED.value if attempt.recovered else None
                 counters = {self._text(name): count for name, count in attempt.value.items()}
-                return replace(result, counters=counters, reason=reason)
+                rows = attempt.rows_changed
+                return replace(result, counters=counters, reason=reason, rows_changed=rows)
             case Skip() | Cancel() | OverlapError() as error:
                 return self._left(result, error)
             case DeadlineError() as error:
@@ -103,7 +105,7 @@ class Classifier:
         # A tenant that cannot be reached, or a process that died, has nothing to show but frames
         # of the driver or of the runner.
         silent = attempt.unreached or asked is not None or isinstance(error, ProcessDied)
-        return replace(
+        failed = replace(
             result,
             outcome=Outcome.TENANT_GONE if what.gone and attempt.unreached else Outcome.FAILED,
             error=self._text(describe(error)),
@@ -117,6 +119,9 @@ class Classifier:
             retry_after=None if asked is None else asked.after,
             traceback=None if silent else format_traceback(error, describe, self._redactor),
         )
+        # No error of the job's: in a real run it would go well.
+        is_dry = isinstance(error, DryRunError)
+        return replace(failed, error=str(error), cause=str(error)) if is_dry else failed
 
 
 def begun(attempt: Attempt) -> Result:

@@ -21,6 +21,7 @@ the thread does not come back after that    ``stuck``, by the watchdog
 the commit fails                            ``failed``; the server has rolled back
 the job is isolated                         as ``isolated`` says; its process makes the attempt
                                             with a ``Performer`` of its own
+a dry run does what cannot be rolled back   ``failed``, before it is done; rolled back
 ==========================================  =================================================
 
 Between two jobs of a visit the session is renewed: variables, temporary tables, locks and an
@@ -47,7 +48,7 @@ from cronrunner import logs
 from cronrunner.context import JobContext
 from cronrunner.databases import markers
 from cronrunner.engines import Engines, TenantEngine
-from cronrunner.errors import DeadlineError, OverlapError
+from cronrunner.errors import DeadlineError, DryRunError, OverlapError
 from cronrunner.events import (
     Dispatcher,
     ExecutionStarted,
@@ -285,11 +286,16 @@ class Performer:
     def _call_once(self, attempt: Attempt, work: Work, context: JobContext) -> Attempt:
         """Call the job within its slot marker, or take what the marker says of an earlier call."""
         key, run = attempt.request.key, attempt.request.run
-        earlier = markers.enter(context.connection, key, run=run, now=self._clock())
+        if context.dry_run:
+            # To make the markers' table would commit.
+            earlier = markers.find(context.connection, key)
+        else:
+            earlier = markers.enter(context.connection, key, run=run, now=self._clock())
         if earlier is not None:
             return replace(attempt, value=earlier, recovered=True)
         value = read_counters(work.call(context))
-        markers.fill(context.connection, key, value)
+        if not context.dry_run:
+            markers.fill(context.connection, key, value)
         return replace(attempt, value=value)
 
     def _watch(self, attempt: Attempt, timeout: timedelta) -> Deadline:
@@ -320,11 +326,14 @@ class Performer:
             return attempt
         deadline = self._watch(attempt, self._grace)
         try:
-            attempt.context.finish(commit=attempt.error is None)
+            rows = attempt.context.finish(commit=attempt.error is None)
+            attempt = replace(attempt, rows_changed=rows)
         except BaseException as error:  # noqa: BLE001 - whatever a driver or a listener raises
             # The session may be gone, and a listener of the job may raise anything. What ended
-            # the attempt before is the error that counts.
-            attempt = replace(attempt, error=attempt.error or error)
+            # the attempt before is the error that counts, unless a dry run was refused something:
+            # what the job made of that is not its error.
+            first = None if isinstance(error, DryRunError) else attempt.error
+            attempt = replace(attempt, error=first or error)
         if deadline.disarm() and attempt.deadline is None:
             attempt = replace(attempt, deadline=deadline)
         return attempt

@@ -93,7 +93,7 @@ class Arbiter:
             key = Key(job=row.job, tenant=row.tenant, slot_key=row.slot_key)
             if row.run == run.id and row.state == "open":
                 granted[key] = row.fence
-            elif row.state == "closed" and not _is_repeated(row.outcome, repeat):
+            elif row.state == "closed" and not is_repeated(row.outcome, repeat):
                 duplicates[key] = row.run
             elif row.state == "open" and row.run and lives(row.run):
                 held[key] = row.run
@@ -245,7 +245,8 @@ def _interrupted(run: Any, claim: Any, server: str) -> dict[str, Any]:  # noqa: 
     }
 
 
-def _is_repeated(outcome: str, repeat: Repeat) -> bool:
+def is_repeated(outcome: str, repeat: Repeat) -> bool:
+    """Tell whether a closed claim is taken up again."""
     if repeat is Repeat.UNWELL:
         return Outcome(outcome) not in WELL
     return repeat is Repeat.EVERYTHING

@@ -36,6 +36,8 @@ from cronrunner.model import (
     Statistics,
 )
 
+#: In `runs.selection` of a dry run. A quote within a name would be escaped.
+_DRY: Final = '"dry_run": true'
 #: Rows read at a time where a result may be as long as the fleet.
 _PAGE: Final = 2000
 
@@ -72,9 +74,12 @@ class Queries:
             return [_run_document(row) for row in connection.execute(query)]
 
     def find_run(self, name: str) -> Document | None:
-        """Return a run by its id, by the beginning of it, or the newest one for ``last``."""
+        """Return a run by its id, by the beginning of it, or the newest real one for ``last``."""
         query = select(runs).order_by(runs.c.started_at.desc(), runs.c.run.desc()).limit(2)
-        if name != "last":
+        if name == "last":
+            # A dry run has done nothing that could be shown, resumed or repeated.
+            query = query.where(runs.c.selection.not_like(f"%{_DRY}%"))
+        else:
             query = query.where(runs.c.run.startswith(name, autoescape=True))
         with self._engine.connect() as connection:
             found = connection.execute(query).all()
@@ -112,6 +117,13 @@ class Queries:
         query = select(claims.c.tenant, claims.c.state, claims.c.outcome).where(*mine)
         with self._engine.connect() as connection:
             return {row.tenant: (row.state, row.outcome) for row in connection.execute(query)}
+
+    def closed_claims(self, job: str, slot_key: str) -> Mapping[str, tuple[str, str]]:
+        """Return tenant -> (run, outcome) of what is done of a job's slot."""
+        mine = (claims.c.job == job, claims.c.slot_key == slot_key, claims.c.state == "closed")
+        query = select(claims.c.tenant, claims.c.run, claims.c.outcome).where(*mine)
+        with self._engine.connect() as connection:
+            return {row.tenant: (row.run, row.outcome) for row in connection.execute(query)}
 
     def executions_of_slot(self, job: str, slot_key: str) -> Iterator[Document]:
         """Stream the last execution of each tenant for a job's slot, by tenant.

@@ -130,12 +130,13 @@ class Ledger:
     ) -> Mapping[str, int]:
         """Open a run, and record as interrupted what dead runs left: run -> executions.
 
-        ``on_lost`` is called, by whatever thread, when the ledger is failed for good.
+        A dry run leaves them to the next real one. ``on_lost`` is called, by whatever thread,
+        when the ledger is failed for good.
         """
         began = time.monotonic()
 
         def begin(connection: Connection) -> Mapping[str, int]:
-            buried = self._arbiter.bury_the_dead(connection)
+            buried = {} if run.dry_run else self._arbiter.bury_the_dead(connection)
             now = self._clock()
             self._row = run_row(run, now, self._lease, fleet=fleet, selection=selection)
             keeping.open_run(connection, self._row)

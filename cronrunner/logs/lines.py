@@ -60,7 +60,10 @@ def _(event: events.RunStarted) -> Line:
     fields: dict[str, Any] = {"run": run.id, "slot": run.slot.key, "command": run.command}
     if event.lateness is not None:
         fields["lateness_seconds"] = event.lateness.total_seconds()
-    return Line("info", "run started", "run.started", fields)
+    if run.dry_run:
+        fields["dry_run"] = True
+    text = "dry run started: nothing that it does stays" if run.dry_run else "run started"
+    return Line("info", text, "run.started", fields)
 
 
 @line_of.register
@@ -91,7 +94,10 @@ def _(event: events.RunFinished) -> Line:
         "held": report.held,
         "errors": report.errors,
     }
-    return Line("info", f"run finished: {said or 'nothing to do'}", "run.finished", fields)
+    if report.run.dry_run:
+        fields["dry_run"] = True
+    what = "dry run" if report.run.dry_run else "run"
+    return Line("info", f"{what} finished: {said or 'nothing to do'}", "run.finished", fields)
 
 
 @line_of.register
@@ -233,6 +239,8 @@ def _fields_of(result: Result) -> dict[str, Any]:
     fields = words_of(result.request, result.server)
     fields["outcome"] = result.outcome
     fields["duration_seconds"] = result.duration_seconds
+    if result.request.dry_run:
+        fields |= {"dry_run": True, "rows_changed": result.rows_changed}
     for name in ("reason", "error", "cause", "code", "counters", "traceback"):
         value = getattr(result, name)
         if value:

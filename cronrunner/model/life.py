@@ -118,6 +118,8 @@ class Reason(StrEnum):
     BREAKER_OPEN = "breaker open"
     #: An earlier execution of the pair goes on.
     OVERLAP = "overlap"
+    #: What it does could not be rolled back.
+    DRY_RUN = "dry run"
     #: Its slot was too long ago.
     MISSED = "missed"
 

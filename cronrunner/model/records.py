@@ -92,6 +92,8 @@ class Run:
     #: When the process started, in clock ticks since boot: pids are used again.
     pid_started: int
     slot: Slot
+    #: Nothing that it does stays.
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,6 +142,8 @@ class Job:
     exactly_once: bool = False
     #: ``None``: as ``runner.isolation`` says.
     isolation: Isolation | None = None
+    #: Does what no rollback undoes: it sends mail, calls another service, writes a file.
+    external_effects: bool = False
     enabled: bool = True
 
     @property
@@ -247,6 +249,8 @@ class Request:
     attempt: int
     #: Grows each time a claim changes hands.
     fence: int
+    #: Whatever the attempt does is rolled back.
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,6 +280,8 @@ class Result:
     code: str | None = None
     traceback: str | None = None
     counters: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    #: Rows that a dry run has changed before it rolled back; 0 in every other run.
+    rows_changed: int = 0
     #: What a ``prepare`` returned: JSON text.
     value: str | None = None
     #: The job's own ``Skip`` or ``Cancel``.

@@ -73,7 +73,7 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         overlap=take("overlap", lambda: _word(Overlap, declaration.overlap), Overlap.SKIP),
         server_lock=take(
             "server_lock",
-            lambda: _typed(declaration.server_lock, bool, "True or False"),
+            lambda: _flag(declaration.server_lock),
             fallback=False,
         ),
         tenants=TenantFilter(
@@ -85,7 +85,10 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         summarize=take("summarize", lambda: _hook(declaration.summarize), None),
         exactly_once=take("exactly_once", lambda: _exactly_once(declaration), fallback=False),
         isolation=take("isolation", lambda: _isolation(declaration), None),
-        enabled=take("enabled", lambda: _typed(declaration.enabled, bool, "True or False"), True),
+        external_effects=take(
+            "external_effects", lambda: _flag(declaration.external_effects), fallback=False
+        ),
+        enabled=take("enabled", lambda: _flag(declaration.enabled), fallback=True),
     )
     if texts:
         return [Problem(text=f"job {name}: {text}", file=file, line=line) for text in texts]
@@ -127,8 +130,12 @@ def _zone(name: object) -> str:
     raise ValueError(msg)
 
 
+def _flag(value: bool) -> bool:  # noqa: FBT001 - what the author wrote
+    return _typed(value, bool, "True or False")
+
+
 def _exactly_once(declaration: Declaration) -> bool:
-    wanted = _typed(declaration.exactly_once, bool, "True or False")
+    wanted = _flag(declaration.exactly_once)
     if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
         msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
         raise ValueError(msg)

@@ -32,6 +32,13 @@ class SqlJob:
         return {self.counter: sum(count for count in affected if count > 0)}
 
 
+_FLAGS: Final = {"true": True, "false": False}
+
+
+def _flag(text: str) -> bool | str:
+    return _FLAGS.get(text.lower(), text)
+
+
 #: Header keys of a `.sql` file and how their text is read.
 _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     "name": str,
@@ -43,10 +50,11 @@ _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     "retries": lambda text: int(text) if text.isdigit() else text,
     "transaction": str,
     "overlap": str,
-    "server_lock": lambda text: {"true": True, "false": False}.get(text.lower(), text),
+    "server_lock": _flag,
     "isolation": str,
     "tenants": lambda text: [part.strip() for part in text.split(",")],
-    "enabled": lambda text: {"true": True, "false": False}.get(text.lower(), text),
+    "external_effects": _flag,
+    "enabled": _flag,
 }
 
 

@@ -397,8 +397,8 @@ class Runner:
         executor.submit(visits)
 
     def _request(self, key: Key, fence: int) -> Request:
-        slot = self._slots[key.slot_key]
-        return Request(key=key, run=self._run.id, slot=slot, attempt=1, fence=fence)
+        run, slot = self._run, self._slots[key.slot_key]
+        return Request(key=key, run=run.id, slot=slot, attempt=1, fence=fence, dry_run=run.dry_run)
 
     def _settle(self, executor: Executor) -> None:
         """Wait for what was handed over; after a signal, for the grace only."""

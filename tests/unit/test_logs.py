@@ -91,7 +91,7 @@ REPORT = Report(
 
 def result(outcome: Outcome = Outcome.SUCCEEDED, **given: Any) -> Result:
     return Result(
-        request=REQUEST,
+        request=given.pop("request", REQUEST),
         server="main",
         outcome=outcome,
         started_at=AT,
@@ -100,10 +100,15 @@ def result(outcome: Outcome = Outcome.SUCCEEDED, **given: Any) -> Result:
     )
 
 
+#: A line has all of its fields in a dry run only.
+DRY_REPORT = replace(REPORT, run=replace(RUN, dry_run=True))
+DRY_REQUEST = replace(REQUEST, dry_run=True)
+
+
 EVENTS: tuple[events.Event, ...] = (
-    events.RunStarted(run=RUN, lateness=timedelta(seconds=3)),
+    events.RunStarted(run=DRY_REPORT.run, lateness=timedelta(seconds=3)),
     events.RunPlanned(run=RUN, tenants=3, executions=6, concurrency=2),
-    events.RunFinished(report=REPORT),
+    events.RunFinished(report=DRY_REPORT),
     events.RunDraining(signal="SIGTERM", running=2),
     events.RunInterruptedFound(run="01JD7", executions=4),
     events.TenantsDiscovered(server="main", tenants=3),
@@ -117,6 +122,7 @@ EVENTS: tuple[events.Event, ...] = (
     events.ExecutionFinished(
         result=result(
             Outcome.FAILED,
+            request=DRY_REQUEST,
             reason="why",
             error="ValueError: no",
             cause="no",
@@ -128,6 +134,7 @@ EVENTS: tuple[events.Event, ...] = (
     events.AttemptFailed(
         result=result(
             Outcome.FAILED,
+            request=DRY_REQUEST,
             reason="why",
             error="ValueError: no",
             cause="no",

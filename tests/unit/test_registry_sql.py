@@ -135,7 +135,7 @@ def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
             (
                 "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, every, timezone,"
                 " catch_up, timeout, retries, transaction, overlap, server_lock, isolation, tenants,"
-                " enabled, counter"
+                " external_effects, enabled, counter"
             ),
         ),
         (
