@@ -23,6 +23,7 @@ from cronrunner.app.endpoints import (
     ledger_endpoint,
     visits_at_once,
 )
+from cronrunner.app.selections import selection_document
 from cronrunner.config import Settings, load
 from cronrunner.databases import ServerParts, describe
 from cronrunner.discovery import discover, find_shrink
@@ -202,6 +203,7 @@ class App:
             planning.select_tenants(tenants, selection),
             veto=veto,
             statistics=self.statistics,
+            drained_since=self.queries.drained_since(selection_document(selection)),
             fleet=fleet and not selection.narrows_tenants,
         )
 

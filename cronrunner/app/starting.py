@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner import planning
 from cronrunner.affinity import OneCpu
 from cronrunner.app.checks import warn_ledger_in_container
+from cronrunner.app.selections import selection_document, selection_of
 from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, Warned
@@ -110,7 +111,7 @@ class _Start:
         #: The run that is to be resumed or repeated.
         self._earlier = None if earlier is None else app.find_run(earlier)
         if self._earlier is not None and selection == Selection():
-            selection = _selection_of(self._earlier["selection"])
+            selection = selection_of(self._earlier["selection"])
         self._selection = selection
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
         self._watchdog = Watchdog(grace=app.settings.runner.grace)
@@ -126,7 +127,7 @@ class _Start:
             jobs=self._jobs,
             broken=tuple(str(problem) for problem in self._app.found.problems),
             fleet=not self._selection.narrows_tenants,
-            selection=_selection_document(self._selection),
+            selection=selection_document(self._selection),
             grace=self._app.settings.runner.grace,
             repeat=Repeat.UNWELL if options.only_failed else repeat,
             accept_shrink=options.accept_shrink,
@@ -312,27 +313,3 @@ def _refuse_contradictions(options: RunOptions) -> None:
     named = [name for name, is_given in given.items() if is_given]
     if len(named) > 1:
         raise ConfigError([Problem(text=f"expected one of {', '.join(named)}, got all of them")])
-
-
-def _selection_of(document: Mapping[str, Any]) -> Selection:
-    """Read what `_selection_document` wrote."""
-    shard = document["shard"]
-    return Selection(
-        jobs=tuple(document["jobs"]),
-        tenants=tuple(document["tenants"]),
-        exclude_tenants=tuple(document["exclude_tenants"]),
-        labels=document["labels"],
-        servers=tuple(document["servers"]),
-        shard=None if shard is None else (shard[0], shard[1]),
-    )
-
-
-def _selection_document(selection: Selection) -> Mapping[str, object]:
-    return {
-        "jobs": selection.jobs,
-        "tenants": selection.tenants,
-        "exclude_tenants": selection.exclude_tenants,
-        "labels": dict(selection.labels),
-        "servers": selection.servers,
-        "shard": selection.shard,
-    }

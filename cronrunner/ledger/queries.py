@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select
 
+from cronrunner.ledger.rows import selection_text
 from cronrunner.ledger.tables import (
     claims,
     counters,
@@ -25,6 +26,7 @@ from cronrunner.ledger.tables import (
 from cronrunner.model import (
     DURATION_BUCKETS,
     FLEET,
+    ExitCode,
     LedgerSnapshot,
     Outcome,
     Run,
@@ -79,6 +81,16 @@ class Queries:
         if exact or name == "last" or len(found) == 1:
             return _run_document((exact or found)[0]) if found else None
         return None
+
+    def drained_since(self, selection: Mapping[str, Any]) -> datetime | None:
+        """Return when the last completed run of ``selection`` began, if it was drained."""
+        same = runs.c.selection == selection_text(selection)
+        query = select(runs.c.started_at, runs.c.exit_code).where(
+            same, runs.c.exit_code.isnot(None)
+        )
+        with self._engine.connect() as connection:
+            last = connection.execute(query.order_by(runs.c.started_at.desc()).limit(1)).first()
+        return last.started_at if last and last.exit_code == ExitCode.DRAINED else None
 
     def executions(self, wanted: ExecutionFilter) -> Iterator[Document]:
         """Stream executions, newest first; those of one run in the order they were recorded."""

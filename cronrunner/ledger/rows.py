@@ -18,6 +18,11 @@ from cronrunner.model import (
 _NO_TOTALS: Final = {each.value: 0 for each in Outcome}
 
 
+def selection_text(selection: Mapping[str, Any]) -> str:
+    """Write what was asked for: equal selections make equal texts."""
+    return json.dumps(selection, sort_keys=True)
+
+
 def execution_row(result: Result) -> dict[str, Any]:
     request = result.request
     return {

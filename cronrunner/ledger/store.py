@@ -43,6 +43,7 @@ from cronrunner.ledger.rows import (
     execution_row,
     histogram_rows,
     ran,
+    selection_text,
     statistics_row,
 )
 from cronrunner.ledger.schema import migrate
@@ -145,7 +146,7 @@ class Ledger:
                 "heartbeat_at": now,
                 "lease_until": now + self._lease,
                 "fleet": fleet,
-                "selection": json.dumps(selection, sort_keys=True),
+                "selection": selection_text(selection),
             }
             if connection.execute(of_run(select(runs.c.run), run.id)).first() is None:
                 connection.execute(insert(runs), row)
