@@ -153,6 +153,24 @@ class VisitFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOpened(Event):
+    """A server refuses its visits: the others wait until one was let through as a probe."""
+
+    server: str
+    #: Probes that were refused since it opened first; 0 when it opens.
+    failed_probes: int
+    #: Until the next probe.
+    wait: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerClosed(Event):
+    """A probe has reached its server: the visits that waited go on."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned(Event):
     """Something that an operator should know and that stops nothing.
 

@@ -22,7 +22,7 @@ from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, Warned
 from cronrunner.execution import Performer, Work
-from cronrunner.executors import Executor, ThreadExecutor
+from cronrunner.executors import Breakers, Executor, ThreadExecutor
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
@@ -218,14 +218,29 @@ class _Start:
     def _executor(self, plan: Plan, hooks: Hooks) -> Executor:
         concurrency = self._app.concurrency(plan, self._options.concurrency)
         servers = {visit.tenant.server for visit in plan.visits}
-        return ThreadExecutor(
-            self._performer(hooks),
+
+        def reached(tenant: Tenant) -> None:
+            executor.reached(tenant)
+
+        executor = ThreadExecutor(
+            self._performer(hooks, reached),
             hooks.on_result,
             concurrency=concurrency,
             permits={"": concurrency} | {name: self._app.permits(name) for name in servers},
+            breakers=self._breakers(servers),
+        )
+        return executor
+
+    def _breakers(self, servers: Iterable[str]) -> Breakers:
+        known = self._app.settings.servers
+        return Breakers(
+            {name: known[name].connect_timeout for name in servers},
+            rng=random.Random(),  # noqa: S311 - jitter, no secret
+            clock=self._app.clock,
+            emit=self._events.emit,
         )
 
-    def _performer(self, hooks: Hooks) -> Performer:
+    def _performer(self, hooks: Hooks, on_reached: Callable[[Tenant], None]) -> Performer:
         return Performer(
             resolve=self._resolve,
             engines=self._app.engines,
@@ -236,6 +251,7 @@ class _Start:
             grace=self._app.settings.runner.grace,
             pause=hooks.pause,
             on_stuck=hooks.on_stuck,
+            on_reached=on_reached,
         )
 
     def _resolve(self, request: Request, tenant: Tenant) -> Work:

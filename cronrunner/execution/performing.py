@@ -76,10 +76,12 @@ class Performer:
         grace: timedelta,
         pause: Callable[[timedelta], None],
         on_stuck: Callable[[Result], None],
+        on_reached: Callable[[Tenant], None],
     ) -> None:
         """``pause`` waits for a debug delay and returns early when the run is draining.
 
-        ``on_stuck`` is given the result of an attempt that nothing could end.
+        ``on_reached`` is told when a visit has its session, before its job begins. ``on_stuck``
+        is given the result of an attempt that nothing could end.
         """
         self._resolve = resolve
         self._engines = engines
@@ -91,6 +93,7 @@ class Performer:
         self._grace = grace
         self._pause = pause
         self._on_stuck = on_stuck
+        self._on_reached = on_reached
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
         """Make the attempts of a visit, giving each result as soon as it is there."""
@@ -207,6 +210,7 @@ class Performer:
             attempt.engine.connect()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises
             return replace(attempt, error=error, unreached=True)
+        self._on_reached(attempt.tenant)
         return attempt
 
     def _called(self, attempt: Attempt) -> Attempt:

@@ -183,6 +183,22 @@ def _(event: events.VisitFinished) -> Line:
 
 
 @line_of.register
+def _(event: events.BreakerOpened) -> Line:
+    fields = {
+        "server": event.server,
+        "failed_probes": event.failed_probes,
+        "wait_seconds": event.wait.total_seconds(),
+    }
+    return Line("warning", "a server refuses: its visits wait", "breaker.opened", fields)
+
+
+@line_of.register
+def _(event: events.BreakerClosed) -> Line:
+    fields = {"server": event.server}
+    return Line("info", "a server is back: its visits go on", "breaker.closed", fields)
+
+
+@line_of.register
 def _(event: events.Warned) -> Line:
     return Line("warning", event.text, "warned", {"subject": event.subject})
 

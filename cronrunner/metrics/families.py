@@ -27,7 +27,7 @@ from prometheus_client.utils import floatToGoString
 
 from cronrunner import __version__
 from cronrunner.events import Warned
-from cronrunner.metrics.listener import DB_ERRORS, DISCOVERY_ERRORS
+from cronrunner.metrics.listener import BREAKER_OPENINGS, DB_ERRORS, DISCOVERY_ERRORS
 from cronrunner.model import DURATION_BUCKETS, LedgerSnapshot, Outcome, Run, RunSummary
 
 #: Writes what a registry collects, in one of the formats of Prometheus.
@@ -253,6 +253,7 @@ def _counter_families(snapshot: LedgerSnapshot) -> Iterator[Metric]:
     for name, label, text in (
         (DISCOVERY_ERRORS, "reason", "Discoveries of a source that failed or found nothing."),
         (DB_ERRORS, "code", "Executions that ended with an error, by the database's code."),
+        (BREAKER_OPENINGS, "server", "How often a server refused visits until the others waited."),
     ):
         family = CounterMetricFamily(name, text, labels=(label,))
         for (counter, value), count in sorted(snapshot.counters.items()):

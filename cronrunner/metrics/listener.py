@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from cronrunner.events import DiscoveryFailed, Event, ExecutionFinished
+from cronrunner.events import BreakerOpened, DiscoveryFailed, Event, ExecutionFinished
 
+BREAKER_OPENINGS: Final = "cronrunner_breaker_openings_total"
 DB_ERRORS: Final = "cronrunner_db_errors_total"
 DISCOVERY_ERRORS: Final = "cronrunner_discovery_errors_total"
 
@@ -27,6 +28,8 @@ class MetricsListener:
                 self._add(DB_ERRORS, result.code)
             case DiscoveryFailed(reason=reason):
                 self._add(DISCOVERY_ERRORS, reason)
+            case BreakerOpened(server=server, failed_probes=0):
+                self._add(BREAKER_OPENINGS, server)
             case _:
                 pass
 

@@ -232,6 +232,8 @@ class Result:
     counters: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     #: What a ``prepare`` returned: JSON text.
     value: str | None = None
+    #: The server refused the session, was silent, or is full: no fault of this one tenant.
+    unreached: bool = False
     #: The job's own ``Skip`` or ``Cancel``.
     by_job: bool = False
     #: The error is worth repeating, as the job's policy on this tenant says.

@@ -137,6 +137,8 @@ EVENTS: tuple[events.Event, ...] = (
     ),
     events.ExecutionStuck(request=REQUEST, server="main", stack='File "jobs/x.py", line 3'),
     events.VisitFinished(tenant="acme", seconds=0.5),
+    events.BreakerOpened(server="main", failed_probes=1, wait=timedelta(seconds=20)),
+    events.BreakerClosed(server="main"),
     events.Warned(subject="ledger", text="the ledger is in a container"),
     events.SinkFailed(sink="pushgateway", error="no"),
 )
