@@ -171,6 +171,23 @@ class BreakerClosed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairQuarantined(Event):
+    """A job failed on a tenant in many runs in a row: it is left out there, but for probes."""
+
+    job: str
+    tenant: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairReleased(Event):
+    """A job has succeeded on a tenant where it was quarantined, or its code has changed."""
+
+    job: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned(Event):
     """Something that an operator should know and that stops nothing.
 

@@ -30,7 +30,7 @@ from cronrunner.discovery import discover, find_shrink
 from cronrunner.engines import Engines
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher
-from cronrunner.ledger import Ledger, Queries, open_engine
+from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
 from cronrunner.model import (
     FLEET,
     Job,
@@ -43,6 +43,7 @@ from cronrunner.model import (
     Tenant,
 )
 from cronrunner.planning import Selection
+from cronrunner.quarantine import why_left_out
 from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
 
@@ -110,7 +111,14 @@ class App:
         """The ledger's write side. Raises ``LedgerError`` when it cannot be used."""
         runner = self.settings.runner
         return Ledger(
-            self._ledger_engine, clock=self.clock, heartbeat=runner.heartbeat, lease=runner.lease
+            self._ledger_engine,
+            clock=self.clock,
+            heartbeat=runner.heartbeat,
+            lease=runner.lease,
+            quarantine=Quarantine(
+                after=runner.quarantine.after,
+                digests={name: job.code_digest for name, job in self.catalogue.jobs.items()},
+            ),
         )
 
     @cached_property
@@ -196,16 +204,28 @@ class App:
                 return "did not fail in the run that is repeated"
             return self.catalogue.veto(job, tenant)
 
+        def setting_aside(job: Job, tenant: Tenant) -> str | None:
+            is_asked_for = confined is not None or tenant.name in selection.tenants
+            return None if is_asked_for else self._quarantined(job, tenant)
+
         if confined is not None:
             jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
         return planning.make_plan(
             jobs,
             planning.select_tenants(tenants, selection),
             veto=veto,
+            setting_aside=setting_aside,
             statistics=self.statistics,
             drained_since=self.queries.drained_since(selection_document(selection)),
             fleet=fleet and not selection.narrows_tenants,
         )
+
+    def _quarantined(self, job: Job, tenant: Tenant) -> str | None:
+        settings = self.settings.runner.quarantine
+        pair = self.statistics.get((job.name, tenant.name))
+        if pair is None or not settings.after:
+            return None
+        return why_left_out(pair, job.code_digest, now=self.clock(), probe=settings.probe)
 
     @cached_property
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:

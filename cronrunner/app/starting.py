@@ -117,6 +117,8 @@ class _Start:
         self._watchdog = Watchdog(grace=app.settings.runner.grace)
         self._prepared_values: dict[tuple[str, str], str] = {}
         self._found: list[Tenant] = []
+        #: (job, tenant) pairs that nobody waits for.
+        self._quarantined: frozenset[tuple[str, str]] = frozenset()
 
     def order(self) -> Order:
         """Say what is to be run."""
@@ -184,6 +186,11 @@ class _Start:
             self._jobs, tenants, self._selection, confined, fleet=resumes or not alone
         )
         self._app.forget_statistics()
+        self._quarantined = frozenset(
+            (each.job, each.tenant.name)
+            for each in plan.set_aside
+            if each.reason.startswith(Reason.QUARANTINED)
+        )
         return plan
 
     def _failed_pairs(self) -> frozenset[tuple[str, str]] | None:
@@ -211,7 +218,11 @@ class _Start:
     def _is_closed(self, job: Job, slot_key: str) -> bool:
         """Tell whether every tenant that a job is for has closed its claim of a slot."""
         veto = self._app.catalogue.veto
-        wanted = {tenant.name for tenant in self._found if veto(job, tenant) is None}
+        wanted = {
+            tenant.name
+            for tenant in self._found
+            if veto(job, tenant) is None and (job.name, tenant.name) not in self._quarantined
+        }
         claims = self._app.queries.outcomes_of_slot(job.name, slot_key)
         return all(name in claims and claims[name][0] == "closed" for name in wanted)
 

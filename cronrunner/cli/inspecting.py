@@ -168,7 +168,15 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
             documents.write(rows)
         else:
             rendering.print_table(
-                ("tenant", "server", "timezone", "labels", "last run", "failing jobs"),
+                (
+                    "tenant",
+                    "server",
+                    "timezone",
+                    "labels",
+                    "last run",
+                    "failing jobs",
+                    "quarantined",
+                ),
                 (
                     (
                         row["tenant"],
@@ -177,6 +185,7 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
                         row["labels"],
                         row["last_run_at"],
                         ", ".join(row["failing_jobs"]),
+                        ", ".join(row["quarantined_jobs"]),
                     )
                     for row in rows
                 ),
@@ -193,4 +202,5 @@ def _tenant_document(tenant: Tenant, known: Sequence[Statistics]) -> documents.D
         "timezone": tenant.timezone,
         "last_run_at": max((at for each in known if (at := each.last_run_at)), default=None),
         "failing_jobs": sorted(each.job for each in known if each.consecutive_failures),
+        "quarantined_jobs": sorted(each.job for each in known if each.quarantined_at),
     }

@@ -1,7 +1,8 @@
 """The database which remembers runs, executions and tenants, and arbitrates every race."""
 
 from cronrunner.ledger.engine import open_engine
+from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.queries import ExecutionFilter, Queries
 from cronrunner.ledger.store import Ledger
 
-__all__ = ["ExecutionFilter", "Ledger", "Queries", "open_engine"]
+__all__ = ["ExecutionFilter", "Ledger", "Quarantine", "Queries", "open_engine"]

@@ -247,6 +247,10 @@ def _statistics(row: Row[Any]) -> Statistics:
         last_duration_seconds=row.last_duration_seconds,
         consecutive_failures=row.consecutive_failures,
         smoothed_seconds=row.smoothed_seconds,
+        failures_apart=row.failures_apart,
+        quarantined_at=row.quarantined_at,
+        probed_at=row.probed_at,
+        code_digest=row.code_digest,
     )
 
 

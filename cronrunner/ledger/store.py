@@ -35,8 +35,10 @@ from sqlalchemy.exc import OperationalError
 
 from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
+from cronrunner.events import Event
 from cronrunner.ledger.arbitration import Arbiter, chunks, of_run
 from cronrunner.ledger.engine import writing_engine
+from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.rows import (
     attempt_row,
     claim_end,
@@ -97,6 +99,7 @@ class Ledger:
         clock: Callable[[], datetime],
         heartbeat: timedelta = timedelta(seconds=5),
         lease: timedelta = timedelta(seconds=20),
+        quarantine: Quarantine = Quarantine(),  # noqa: B008 - frozen
     ) -> None:
         """Migrate the ledger's tables and start its writer. Raises ``LedgerError``."""
         left_of_lease = (lease - heartbeat).total_seconds()
@@ -108,6 +111,7 @@ class Ledger:
         self._heartbeat = heartbeat
         self._lease = lease
         self._statements = Statements(engine.dialect)
+        self._quarantine = quarantine
         self._arbiter = Arbiter(self._statements, clock, lease)
         self._run: Run | None = None
         self._results: deque[Result] = deque()
@@ -210,8 +214,8 @@ class Ledger:
         if rows:
             self._do(lambda connection: self._statements.count_events(connection, rows))
 
-    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
-        """Close the run with its report."""
+    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> Sequence[Event]:
+        """Close the run with its report; return what that changed in the quarantine."""
         values = {
             "finished_at": report.finished_at,
             "planned": report.planned,
@@ -222,12 +226,14 @@ class Ledger:
             "outcomes": json.dumps({str(k): n for k, n in report.outcomes.items() if n}),
         }
 
-        def finish(connection: Connection) -> None:
+        def finish(connection: Connection) -> Sequence[Event]:
+            changes = self._quarantine.judge(connection, report)
             connection.execute(of_run(update(runs), report.run.id).values(**values))
             # By the writer itself, which must not renew the lease of a run that has ended.
             self._run = None
+            return changes
 
-        self._do(finish)
+        return self._do(finish)
 
     def close(self) -> None:
         """Write what is left and end the writer."""

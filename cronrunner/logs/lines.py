@@ -199,6 +199,18 @@ def _(event: events.BreakerClosed) -> Line:
 
 
 @line_of.register
+def _(event: events.PairQuarantined) -> Line:
+    fields = {"job": event.job, "tenant": event.tenant, "failures": event.failures}
+    return Line("warning", "a job is quarantined on a tenant", "pair.quarantined", fields)
+
+
+@line_of.register
+def _(event: events.PairReleased) -> Line:
+    fields = {"job": event.job, "tenant": event.tenant}
+    return Line("info", "a job is out of quarantine on a tenant", "pair.released", fields)
+
+
+@line_of.register
 def _(event: events.Warned) -> Line:
     return Line("warning", event.text, "warned", {"subject": event.subject})
 

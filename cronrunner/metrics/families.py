@@ -9,6 +9,7 @@ how many series that were.
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +29,7 @@ from prometheus_client.utils import floatToGoString
 from cronrunner import __version__
 from cronrunner.events import Warned
 from cronrunner.metrics.listener import BREAKER_OPENINGS, DB_ERRORS, DISCOVERY_ERRORS
-from cronrunner.model import DURATION_BUCKETS, LedgerSnapshot, Outcome, Run, RunSummary
+from cronrunner.model import DURATION_BUCKETS, FLEET, LedgerSnapshot, Outcome, Run, RunSummary
 
 #: Writes what a registry collects, in one of the formats of Prometheus.
 Encoder = Callable[[Collector], bytes]
@@ -108,6 +109,7 @@ def collect(snapshot: LedgerSnapshot, *, series_limit: int, job_label: str = "jo
     return [
         *_job_families(snapshot, job_label),
         *_tenant_families(snapshot, series_limit, job_label),
+        _quarantine(snapshot, job_label),
         *_run_families(snapshot),
         *_counter_families(snapshot),
         build_info(),
@@ -135,6 +137,19 @@ def _job_families(snapshot: LedgerSnapshot, job_label: str) -> Iterator[Metric]:
         buckets = list(zip(_BOUNDS, accumulate(counts), strict=True))
         seconds.add_metric((job,), buckets, total)
     yield seconds
+
+
+def _quarantine(snapshot: LedgerSnapshot, job_label: str) -> Metric:
+    family = GaugeMetricFamily(
+        "cronrunner_quarantined_pairs",
+        "Tenants on which the job is quarantined.",
+        labels=(job_label,),
+    )
+    of_tenants = [pair for pair in snapshot.statistics if pair.tenant != FLEET]
+    counts = Counter(pair.job for pair in of_tenants if pair.quarantined_at is not None)
+    for job in sorted({pair.job for pair in of_tenants}):
+        family.add_metric((job,), counts[job])
+    return family
 
 
 def _tenant_families(

@@ -25,6 +25,13 @@ class Statistics:
     last_duration_seconds: float | None
     consecutive_failures: int
     smoothed_seconds: float | None
+    #: Runs in a row in which the pair failed and the job succeeded elsewhere.
+    failures_apart: int = 0
+    quarantined_at: datetime | None = None
+    #: The slot for which a quarantined pair was last tried.
+    probed_at: datetime | None = None
+    #: What the job's code was when the pair was quarantined.
+    code_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

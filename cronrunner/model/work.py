@@ -102,6 +102,8 @@ class Job:
     #: Writes a marker into the tenant's database, in the job's transaction.
     exactly_once: bool = False
     enabled: bool = True
+    #: Of the file that the job was found in: it changes when the job's code does.
+    code_digest: str = ""
 
     @property
     def prepare_name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from cronrunner.events import (
     Dispatcher,
+    Event,
 )
 from cronrunner.executors import Executor
 from cronrunner.executors.base import OnResult
@@ -63,8 +64,8 @@ class RunLedger(Protocol):
     def flush(self) -> None:
         """Make everything durable."""
 
-    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
-        """Close the run."""
+    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> Sequence[Event]:
+        """Close the run; return what is to be told of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,8 @@ EVENTS: tuple[events.Event, ...] = (
     events.VisitFinished(tenant="acme", seconds=0.5),
     events.BreakerOpened(server="main", failed_probes=1, wait=timedelta(seconds=20)),
     events.BreakerClosed(server="main"),
+    events.PairQuarantined(job="compliance.overdue", tenant="acme", failures=5),
+    events.PairReleased(job="compliance.overdue", tenant="acme"),
     events.Warned(subject="ledger", text="the ledger is in a container"),
     events.SinkFailed(sink="pushgateway", error="no"),
 )
