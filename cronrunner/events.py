@@ -161,6 +161,41 @@ class VisitFinished(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOpened(Event):
+    """A server refuses its visits: the others wait until one was let through as a probe."""
+
+    server: str
+    #: Probes that were refused since it opened first; 0 when it opens.
+    failed_probes: int
+    #: Until the next probe.
+    wait: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerClosed(Event):
+    """A probe has reached its server: the visits that waited go on."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairQuarantined(Event):
+    """A job failed on a tenant in many runs in a row: it is left out there, but for probes."""
+
+    job: str
+    tenant: str
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairReleased(Event):
+    """A job has succeeded on a tenant where it was quarantined, or its code has changed."""
+
+    job: str
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned(Event):
     """Something that an operator should know and that stops nothing.
 

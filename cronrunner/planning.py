@@ -3,6 +3,9 @@
 The order of visits: tenants that failed last go last; among the others the longest go first,
 so that no long visit is left over at the end; servers are interleaved in proportion to their
 number of visits, so that each is busy from the first moment to the last.
+
+After a run that was drained, what it has left goes before all that, and of two tenants the one
+that went well longer ago: if each run comes to a third of the fleet, three come to all of it.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import difflib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from itertools import product
@@ -36,6 +39,7 @@ from cronrunner.model import (
 
 _GLOB_CHARACTERS: Final = frozenset("*?[")
 _NEAREST: Final = 3
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 #: Tells why a job does not run on a tenant, or is only recorded as skipped; ``None`` when it runs.
 Veto = Callable[[Job, Tenant], str | None]
@@ -193,19 +197,21 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
     setting_aside: Veto = set_nothing_aside,
     missed: Callable[[Job, Tenant], bool] = lambda job, tenant: False,  # noqa: ARG005 - none is
     statistics: Mapping[tuple[str, str], Statistics] | None = None,
+    drained_since: datetime | None = None,
     fleet: bool = True,
 ) -> Plan:
     """Lay out the visits of a run, in order.
 
     ``veto`` leaves a pair out of the plan; what ``setting_aside`` names is to be recorded as
-    skipped, and so is what was ``missed``, for good. ``fleet`` is false for a run over a part
-    of the tenants: fleet-scope jobs stay out.
+    skipped, and so is what was ``missed``, for good. ``drained_since`` is when the last run of
+    this selection began, if it was drained. ``fleet`` is false for a run over a part of the
+    tenants: fleet-scope jobs stay out.
     """
     parts = _Parts(veto=veto, setting_aside=setting_aside, missed=missed)
     tenant_jobs = [job for job in jobs if job.scope is Scope.TENANT]
     fleet_jobs = [job for job in jobs if job.scope is Scope.FLEET]
     visits = [
-        _visit(tenant, wanted, statistics or {})
+        _candidate(tenant, wanted, statistics or {})
         for tenant in tenants
         if (wanted := parts.wanted(tenant_jobs, tenant))
     ]
@@ -214,7 +220,7 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
             parts.leave_out(job, FLEET_TENANT, "fleet-scope jobs run with the whole fleet")
         fleet_jobs = []
     return Plan(
-        visits=_order(visits),
+        visits=_order(visits, drained_since),
         fleet_jobs=parts.not_set_aside(fleet_jobs, FLEET_TENANT),
         left_out=tuple(parts.left_out),
         set_aside=tuple(parts.set_aside),
@@ -261,32 +267,58 @@ class _Parts:
         return tuple(kept)
 
 
-def _visit(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """A visit, and what history says for and against doing it soon."""
+
+    visit: Visit
+    #: One of its jobs failed the last time.
+    failing: bool
+    #: When the job that waits longest went well; ``_NEVER`` when it never did.
+    well_at: datetime
+
+
+def _candidate(
     tenant: Tenant, jobs: tuple[str, ...], statistics: Mapping[tuple[str, str], Statistics]
-) -> tuple[bool, Visit]:
-    """Return whether the tenant failed last, and its visit."""
+) -> _Candidate:
     known = [found for name in jobs if (found := statistics.get((name, tenant.name)))]
     seconds = [each.smoothed_seconds for each in known if each.smoothed_seconds is not None]
-    expected = sum(seconds) if seconds else None
-    failing = any(each.consecutive_failures for each in known)
-    return failing, Visit(tenant=tenant, jobs=jobs, expected_seconds=expected)
+    well = [_well_at(each) for each in known]
+    return _Candidate(
+        visit=Visit(tenant=tenant, jobs=jobs, expected_seconds=sum(seconds) if seconds else None),
+        failing=any(each.consecutive_failures for each in known),
+        well_at=min(well) if len(well) == len(jobs) else _NEVER,
+    )
 
 
-def _order(visits: Sequence[tuple[bool, Visit]]) -> tuple[Visit, ...]:
-    by_server: dict[str, list[tuple[bool, Visit]]] = defaultdict(list)
+def _well_at(pair: Statistics) -> datetime:
+    """Return when a pair last went well; a job's own ``Skip`` is well, and no success."""
+    at = pair.last_success_at if pair.consecutive_failures else pair.last_run_at
+    return at or _NEVER
+
+
+def _order(visits: Sequence[_Candidate], drained_since: datetime | None) -> tuple[Visit, ...]:
+    """Order by group (what a drain has left, all others, failing) and interleave each group."""
+    groups: dict[tuple[int, str], list[_Candidate]] = defaultdict(list)
     for each in visits:
-        by_server[each[1].tenant.server].append(each)
-    ranked: list[tuple[bool, float, str, Visit]] = []
-    for server, of_server in by_server.items():
-        of_server.sort(key=_within_server)
+        groups[_group(each, drained_since), each.visit.tenant.server].append(each)
+    ranked: list[tuple[int, float, str, Visit]] = []
+    for (group, server), members in groups.items():
+        members.sort(key=lambda each: _within_group(each, oldest_first=drained_since is not None))
         ranked += [
-            (failing, (place + 0.5) / len(of_server), server, visit)
-            for place, (failing, visit) in enumerate(of_server)
+            (group, (place + 0.5) / len(members), server, each.visit)
+            for place, each in enumerate(members)
         ]
     ranked.sort(key=lambda each: each[:3])
     return tuple(visit for *_, visit in ranked)
 
 
-def _within_server(each: tuple[bool, Visit]) -> tuple[bool, float, str]:
-    failing, visit = each
-    return failing, -(visit.expected_seconds or 0.0), visit.tenant.name
+def _group(each: _Candidate, drained_since: datetime | None) -> int:
+    if each.failing:
+        return 2
+    return 0 if drained_since is not None and each.well_at < drained_since else 1
+
+
+def _within_group(each: _Candidate, *, oldest_first: bool) -> tuple[datetime, float, str]:
+    at = each.well_at if oldest_first else _NEVER
+    return at, -(each.visit.expected_seconds or 0.0), each.visit.tenant.name

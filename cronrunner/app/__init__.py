@@ -24,6 +24,7 @@ from cronrunner.app.endpoints import (
     ledger_endpoint,
     visits_at_once,
 )
+from cronrunner.app.selections import selection_document
 from cronrunner.app.spools import import_spools
 from cronrunner.config import Settings, load
 from cronrunner.databases import Endpoint, ServerParts, describe
@@ -31,7 +32,7 @@ from cronrunner.discovery import discover, find_shrink
 from cronrunner.engines import Engines
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher
-from cronrunner.ledger import Ledger, Queries, open_engine
+from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
 from cronrunner.model import (
     FLEET,
     Job,
@@ -45,6 +46,7 @@ from cronrunner.model import (
     Tenant,
 )
 from cronrunner.planning import Selection
+from cronrunner.quarantine import why_left_out
 from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
 
@@ -126,6 +128,10 @@ class App:
             heartbeat=runner.heartbeat,
             lease=runner.lease,
             spool_folder=spools,
+            quarantine=Quarantine(
+                after=runner.quarantine.after,
+                digests={name: job.code_digest for name, job in self.catalogue.jobs.items()},
+            ),
         )
         import_spools(ledger, spools, self.events.emit)
         return ledger
@@ -221,6 +227,11 @@ class App:
                 refused = due.veto(job, tenant)
             return refused
 
+        def aside(job: Job, tenant: Tenant) -> str | None:
+            is_asked_for = confined is not None or tenant.name in selection.tenants
+            why = self.setting_aside(job, tenant) or setting_aside(job, tenant)
+            return why if why or is_asked_for else self._quarantined(job, tenant)
+
         if confined is not None:
             jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
         if due is not None and confined is None:
@@ -229,13 +240,21 @@ class App:
             jobs,
             planning.select_tenants(tenants, selection),
             veto=veto,
-            setting_aside=lambda job, tenant: (
-                self.setting_aside(job, tenant) or setting_aside(job, tenant)
-            ),
+            setting_aside=aside,
             statistics=self.statistics,
             missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
+            drained_since=self.queries.drained_since(
+                selection_document(selection, due=due is not None)
+            ),
             fleet=fleet and not selection.narrows_tenants,
         )
+
+    def _quarantined(self, job: Job, tenant: Tenant) -> str | None:
+        settings = self.settings.runner.quarantine
+        pair = self.statistics.get((job.name, tenant.name))
+        if pair is None or not settings.after:
+            return None
+        return why_left_out(pair, job.code_digest, now=self.clock(), probe=settings.probe)
 
     def pauses(self) -> Sequence[Pause]:
         """Return the pauses that are in force now."""

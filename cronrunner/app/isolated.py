@@ -70,6 +70,7 @@ class _House:
             grace=app.settings.runner.grace,
             pause=_pause,
             on_stuck=lambda _: None,
+            on_reached=lambda _: None,
         )
         visit = VisitRequest(tenant=sent.tenant, requests=(sent.request,))
         (result,) = performer(visit)

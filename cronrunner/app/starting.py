@@ -19,11 +19,12 @@ from cronrunner.affinity import OneCpu, allowed_cpus
 from cronrunner.app import dry, isolated
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.due import Due
+from cronrunner.app.selections import selection_document, selection_of
 from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Listener, SlotsMissed, Warned
 from cronrunner.execution import Isolated, Performer, Work
-from cronrunner.executors import Executor, ThreadExecutor
+from cronrunner.executors import Breakers, Executor, ThreadExecutor
 from cronrunner.ledger import DryLedger, ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
@@ -120,7 +121,7 @@ class _Start:
         self._earlier = None if earlier is None else app.find_run(earlier)
         _refuse_dry(self._earlier)
         if self._earlier is not None and selection == Selection():
-            selection = _selection_of(self._earlier["selection"])
+            selection = selection_of(self._earlier["selection"])
         self._selection = selection
         self._run = self._make_run()
         #: Says the slot of each job and tenant; without it the run has one slot.
@@ -138,6 +139,8 @@ class _Start:
         self._processes = Processes(isolated.perform, cpus=allowed_cpus())
         self._prepared_values: dict[tuple[str, str], str] = {}
         self._found: list[Tenant] = []
+        #: (job, tenant) pairs that nobody waits for.
+        self._quarantined: frozenset[tuple[str, str]] = frozenset()
 
     def order(self) -> Order:
         """Say what is to be run."""
@@ -149,10 +152,9 @@ class _Start:
             broken=tuple(str(problem) for problem in self._app.found.problems),
             # What a dry run does is not there for `summarize`, and no run of the fleet.
             fleet=not self._selection.narrows_tenants and not options.dry_run,
-            selection={
-                **_selection_document(self._selection, dry_run=options.dry_run),
-                "due": self._due is not None,
-            },
+            selection=selection_document(
+                self._selection, due=self._due is not None, dry_run=options.dry_run
+            ),
             grace=self._app.settings.runner.grace,
             slot_of=self._slot_of,
             repeat=Repeat.UNWELL if options.only_failed else repeat,
@@ -233,6 +235,11 @@ class _Start:
         if self._due is not None:
             self._count_missed(self._due, plan)
         self._app.forget_statistics()
+        self._quarantined = frozenset(
+            (each.job, each.tenant.name)
+            for each in plan.set_aside
+            if each.reason.startswith(Reason.QUARANTINED)
+        )
         return plan
 
     def _count_missed(self, due: Due, plan: Plan) -> None:
@@ -281,7 +288,9 @@ class _Start:
         wanted = {
             tenant.name
             for tenant in self._found
-            if veto(job, tenant) is None and self._slot_of(job.name, tenant).key == slot_key
+            if veto(job, tenant) is None
+            and (job.name, tenant.name) not in self._quarantined
+            and self._slot_of(job.name, tenant).key == slot_key
         }
         claims = self._app.queries.outcomes_of_slot(job.name, slot_key)
         return bool(wanted) and all(
@@ -291,14 +300,29 @@ class _Start:
     def _executor(self, plan: Plan, hooks: Hooks) -> Executor:
         concurrency = self._app.concurrency(plan, self._options.concurrency)
         servers = {visit.tenant.server for visit in plan.visits}
-        return ThreadExecutor(
-            self._performer(hooks),
+
+        def reached(tenant: Tenant) -> None:
+            executor.reached(tenant)
+
+        executor = ThreadExecutor(
+            self._performer(hooks, reached),
             hooks.on_result,
             concurrency=concurrency,
             permits={"": concurrency} | {name: self._app.permits(name) for name in servers},
+            breakers=self._breakers(servers),
+        )
+        return executor
+
+    def _breakers(self, servers: Iterable[str]) -> Breakers:
+        known = self._app.settings.servers
+        return Breakers(
+            {name: known[name].connect_timeout for name in servers},
+            rng=random.Random(),  # noqa: S311 - jitter, no secret
+            clock=self._app.clock,
+            emit=self._events.emit,
         )
 
-    def _performer(self, hooks: Hooks) -> Performer:
+    def _performer(self, hooks: Hooks, on_reached: Callable[[Tenant], None]) -> Performer:
         return Performer(
             resolve=self._resolve,
             engines=self._app.engines,
@@ -309,6 +333,7 @@ class _Start:
             grace=self._app.settings.runner.grace,
             pause=hooks.pause,
             on_stuck=hooks.on_stuck,
+            on_reached=on_reached,
             isolated=self._isolated(),
         )
 
@@ -411,28 +436,3 @@ def _refuse_dry(earlier: Mapping[str, Any] | None) -> None:
             f"run {earlier['run']} was a dry run and has left nothing; name a real run, or `last`"
         )
         raise ConfigError([Problem(text=text)])
-
-
-def _selection_of(document: Mapping[str, Any]) -> Selection:
-    """Read what `_selection_document` wrote."""
-    shard = document["shard"]
-    return Selection(
-        jobs=tuple(document["jobs"]),
-        tenants=tuple(document["tenants"]),
-        exclude_tenants=tuple(document["exclude_tenants"]),
-        labels=document["labels"],
-        servers=tuple(document["servers"]),
-        shard=None if shard is None else (shard[0], shard[1]),
-    )
-
-
-def _selection_document(selection: Selection, *, dry_run: bool) -> Mapping[str, object]:
-    marked = {"dry_run": True} if dry_run else {}
-    return marked | {
-        "jobs": selection.jobs,
-        "tenants": selection.tenants,
-        "exclude_tenants": selection.exclude_tenants,
-        "labels": dict(selection.labels),
-        "servers": selection.servers,
-        "shard": selection.shard,
-    }

@@ -231,7 +231,16 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
             documents.write(rows)
         else:
             rendering.print_table(
-                ("tenant", "server", "timezone", "labels", "last run", "failing jobs", "paused"),
+                (
+                    "tenant",
+                    "server",
+                    "timezone",
+                    "labels",
+                    "last run",
+                    "failing jobs",
+                    "quarantined",
+                    "paused",
+                ),
                 (
                     (
                         row["tenant"],
@@ -240,6 +249,7 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
                         row["labels"],
                         row["last_run_at"],
                         ", ".join(row["failing_jobs"]),
+                        ", ".join(row["quarantined_jobs"]),
                         "; ".join(row["paused"]),
                     )
                     for row in rows
@@ -263,4 +273,5 @@ def _tenant_document(
             each.job: each.overlaps_in_a_row for each in known if each.overlaps_in_a_row
         },
         "paused": _of_tenant(tenant, pauses),
+        "quarantined_jobs": sorted(each.job for each in known if each.quarantined_at),
     }

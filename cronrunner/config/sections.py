@@ -172,6 +172,17 @@ class ShrinkSettings(Section):
     tenants: FromOne = Field(3, description="And at least this many tenants.")
 
 
+class QuarantineSettings(Section):
+    """When a job that fails on one tenant, and not on others, is left out there."""
+
+    after: FromZero = Field(
+        5, description="Runs in a row in which it failed there and succeeded elsewhere; 0: never."
+    )
+    probe: Duration = Field(
+        timedelta(days=1), description="How often it is tried all the same; a success ends it."
+    )
+
+
 class RunnerSettings(Section):
     """How many visits at once, how long, and when a run counts as dead."""
 
@@ -201,6 +212,9 @@ class RunnerSettings(Section):
     )
     shrink: ShrinkSettings = Field(
         ShrinkSettings(), description="When a source has lost too many tenants."
+    )
+    quarantine: QuarantineSettings = Field(
+        QuarantineSettings(), description="When a job is left out on a tenant where it only fails."
     )
 
 

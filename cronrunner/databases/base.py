@@ -69,6 +69,8 @@ class ErrorFacts:
     transient: bool = False
     #: The database does not exist.
     gone: bool = False
+    #: Met at connect: the server cannot be reached or takes nobody, whichever the database.
+    refused: bool = False
     #: The connection cannot be used any more.
     lost: bool = False
 

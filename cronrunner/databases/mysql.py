@@ -42,14 +42,14 @@ _LOST: Final = frozenset({
     ER.NORMAL_SHUTDOWN,
     4031,  # MySQL: disconnected for inactivity
 })  # fmt: skip
-_TRANSIENT: Final = _LOST | {
-    ER.LOCK_DEADLOCK,
-    ER.LOCK_WAIT_TIMEOUT,
+_REFUSED: Final = _LOST | {
     ER.CON_COUNT_ERROR,
     ER.TOO_MANY_USER_CONNECTIONS,
     ER.USER_LIMIT_REACHED,
+    ER.HOST_IS_BLOCKED,
     1047,  # Galera: the node is not ready
 }
+_TRANSIENT: Final = (_REFUSED - {ER.HOST_IS_BLOCKED}) | {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT}
 
 #: Errors whose quoted parts are names of tables, columns, users and the like. In every other
 #: error what stands in quotes may be a row's value.
@@ -228,6 +228,7 @@ class MySQL:
             text=f"{type(error).__name__} {code}: {_without_values(number, message)}",
             transient=number in _TRANSIENT,
             gone=number in _GONE,
+            refused=number in _REFUSED,
             lost=number in _LOST,
         )
 

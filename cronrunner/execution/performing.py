@@ -88,12 +88,14 @@ class Performer:
         grace: timedelta,
         pause: Callable[[timedelta], None],
         on_stuck: Callable[[Result], None],
+        on_reached: Callable[[Tenant], None],
         isolated: Isolated | None = None,
     ) -> None:
         """``pause`` waits for a debug delay and returns early when the run is draining.
 
-        ``on_stuck`` is given the result of an attempt that nothing could end. ``isolated``
-        makes the attempts of isolated jobs; without it, as in their processes, all are made here.
+        ``on_reached`` is told when a visit has its session, before its job begins. ``on_stuck``
+        is given the result of an attempt that nothing could end. ``isolated`` makes the attempts
+        of isolated jobs; without it, as in their processes, all are made here.
         """
         self._resolve = resolve
         self._engines = engines
@@ -108,6 +110,7 @@ class Performer:
         #: Servers that were found to have no named locks.
         self._lockless: set[str] = set()
         self._isolated = isolated
+        self._on_reached = on_reached
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
         """Make the attempts of a visit, giving each result as soon as it is there."""
@@ -242,6 +245,7 @@ class Performer:
             attempt.engine.connect()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises
             return replace(attempt, error=error, unreached=True)
+        self._on_reached(attempt.tenant)
         return attempt
 
     def _called(self, attempt: Attempt) -> Attempt:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from cronrunner.model import Request, Result, VisitRequest
+from cronrunner.model import Request, Result, Tenant, VisitRequest
 
 #: Makes the attempts of a visit, one after another; never raises.
 Perform = Callable[[VisitRequest], Iterator[Result]]
@@ -41,6 +41,12 @@ class Executor(Protocol):
 
     def idle(self) -> bool:
         """Tell whether nothing is running, and nothing will."""
+
+    def reached(self, tenant: Tenant) -> None:
+        """Take note that a visit has its session with the tenant's server.
+
+        Visits of a server that refuses them (``Result.unreached``) wait for one that does not.
+        """
 
     def abandon(self, request: Request) -> None:
         """Give up the thread that is stuck in ``request``; another takes its place."""

@@ -5,6 +5,10 @@ server never has more visits than permits, and a thread never waits for a permit
 server has room. Among servers with room the one with the fewest running visits goes first: a
 server that hangs keeps the threads it has and gets no more while others want them.
 
+A server that refuses its visits opens its breaker: the others wait in their queue, without
+thread or permit, until a probe was let through and has reached it. When there is nothing else
+to wait for and probes were refused again and again, they are left out.
+
 The threads are daemons: nothing in Python can end a thread that hangs, and it must not keep
 the process from ending.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -21,7 +26,8 @@ from datetime import timedelta
 
 from cronrunner.errors import CronrunnerError
 from cronrunner.executors.base import OnResult, Perform
-from cronrunner.model import Request, Tenant, VisitRequest
+from cronrunner.executors.breaking import Breakers
+from cronrunner.model import Request, Result, Tenant, VisitRequest
 
 
 class ThreadExecutor:
@@ -34,11 +40,13 @@ class ThreadExecutor:
         *,
         concurrency: int,
         permits: Mapping[str, int],
+        breakers: Breakers,
     ) -> None:
         self.concurrency = concurrency
         self._perform = perform
         self._on_result = on_result
         self._permits = permits
+        self._breakers = breakers
         self._queues: dict[str, deque[VisitRequest]] = {server: deque() for server in permits}
         self._running: Counter[str] = Counter()
         #: Thread -> what it has taken on and not finished; its first one has begun.
@@ -104,6 +112,18 @@ class ThreadExecutor:
             waiting = not self._draining and (self._delayed or any(self._queues.values()))
             return not waiting and not self._running.total()
 
+    def reached(self, tenant: Tenant) -> None:
+        """Take note that a visit has its session: if it is the probe, the others may go on."""
+        breaker = self._breakers.of(tenant.server)
+        if breaker is None or breaker.is_quiet:
+            # As for nearly all visits of a run: they do not pay for the lock.
+            return
+        with self._work_there:
+            closed = self._breakers.reached(tenant)
+            self._work_there.notify_all()
+        if closed is not None:
+            self._breakers.emit(closed)
+
     def abandon(self, request: Request) -> None:
         """Give up the thread that is stuck in ``request``; another takes its place."""
         with self._work_there:
@@ -140,9 +160,10 @@ class ThreadExecutor:
             self._work_there.notify_all()
 
     def _work(self, name: str) -> None:
-        while (visit := self._take(name)) is not None:
+        while (taken := self._take(name)) is not None:
+            visit, perform = taken
             try:
-                self._visit(name, visit)
+                self._visit(name, visit, perform)
             except BaseException as error:  # noqa: BLE001 - a broken runner must not look idle
                 # What this visit has not delivered may have been done: nobody may do it again.
                 self._failure = error
@@ -153,23 +174,32 @@ class ThreadExecutor:
                     return
                 self._end_visit(name, visit.tenant)
 
-    def _take(self, name: str) -> VisitRequest | None:
+    def _take(self, name: str) -> tuple[VisitRequest, Perform] | None:
+        """Return the next visit and what is to be done with it."""
         with self._work_there:
             while not self._closed:
-                server = None if self._draining else self._next_server()
-                if server is not None:
-                    return self._begin(name, server)
+                if (server := self._next_server()) is not None:
+                    visit = self._begin(name, server)
+                    self._breakers.begin(visit.tenant)
+                    return visit, self._perform
+                if (server := self._hopeless()) is not None:
+                    return self._begin(name, server), self._breakers.leave_out
                 self._work_there.wait(self._until_due())
             return None
 
     def _until_due(self) -> float | None:
-        """Return how long a thread may wait before a delayed visit is due."""
-        if not self._delayed or self._draining:
+        """Return how long a thread may wait before a delayed visit, or a probe, is due."""
+        if self._draining:
             return None
-        return max(self._delayed[0][0] - time.monotonic(), 0.0)
+        dues = [self._delayed[0][0]] if self._delayed else []
+        probe = self._breakers.due(self._roomy())
+        if probe is not None:
+            dues.append(probe)
+        return max(min(dues) - time.monotonic(), 0.0) if dues else None
 
-    def _admit_due(self) -> None:
-        while self._delayed and self._delayed[0][0] <= time.monotonic():
+    def _admit_due(self, *, all_of_them: bool = False) -> None:
+        now = math.inf if all_of_them else time.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
             visit = heapq.heappop(self._delayed)[2]
             self._queues[visit.tenant.server].append(visit)
 
@@ -182,20 +212,41 @@ class ThreadExecutor:
             self._low.notify()
         return visit
 
-    def _next_server(self) -> str | None:
-        self._admit_due()
-        roomy = [
+    def _roomy(self) -> list[str]:
+        return [
             server
             for server, queue in self._queues.items()
             if queue and self._running[server] < self._permits[server]
         ]
-        return min(roomy, key=lambda server: self._running[server], default=None)
 
-    def _visit(self, name: str, visit: VisitRequest) -> None:
-        attempts = self._perform(visit)
+    def _next_server(self) -> str | None:
+        if self._draining:
+            return None
+        self._admit_due()
+        open_ = [server for server in self._roomy() if self._breakers.admits(server)]
+        return min(open_, key=lambda server: self._running[server], default=None)
+
+    def _hopeless(self) -> str | None:
+        """Return a server whose visits are left out, as nothing else is there to wait for."""
+        if self._draining or self._running.total():
+            return None
+        waiting = {visit.tenant.server for _, _, visit in self._delayed}
+        waiting |= {server for server, queue in self._queues.items() if queue}
+        if self._breakers.hopeless(waiting) is None:
+            return None
+        self._admit_due(all_of_them=True)
+        return self._breakers.hopeless(waiting)
+
+    def _visit(self, name: str, visit: VisitRequest, perform: Perform) -> None:
+        attempts = perform(visit)
         requests = self._open[name]
+        refused = False
         try:
             for result in attempts:
+                if not refused:
+                    # Of one connect, however many jobs wait for it.
+                    self._note(visit.tenant, result)
+                refused = result.unreached
                 self._on_result(result)
                 if self._open.get(name) is not requests:
                     break
@@ -205,9 +256,20 @@ class ThreadExecutor:
         finally:
             attempts.close()  # type: ignore[attr-defined] # a generator: it ends the visit
 
+    def _note(self, tenant: Tenant, result: Result) -> None:
+        breaker = self._breakers.of(tenant.server)
+        if breaker is None or (breaker.is_quiet and not result.unreached):
+            return
+        with self._work_there:
+            happened = self._breakers.note(tenant, result)
+            self._work_there.notify_all()
+        if happened is not None:
+            self._breakers.emit(happened)
+
     def _end_visit(self, name: str, tenant: Tenant) -> None:
         """Give the permit back, and queue again what was not begun. The caller holds the lock."""
         self._running[tenant.server] -= 1
+        self._breakers.ended(tenant)
         rest = self._open.pop(name)
         if rest:
             visit = VisitRequest(tenant=tenant, requests=tuple(rest))

@@ -2,7 +2,8 @@
 
 from cronrunner.ledger.dry import DryLedger
 from cronrunner.ledger.engine import open_engine
+from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.queries import ExecutionFilter, Queries
 from cronrunner.ledger.store import Ledger
 
-__all__ = ["DryLedger", "ExecutionFilter", "Ledger", "Queries", "open_engine"]
+__all__ = ["DryLedger", "ExecutionFilter", "Ledger", "Quarantine", "Queries", "open_engine"]

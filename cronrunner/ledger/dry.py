@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from cronrunner.events import Event
 from cronrunner.ledger.arbitration import is_repeated
 from cronrunner.ledger.queries import Queries
 from cronrunner.ledger.store import Ledger
@@ -87,9 +88,9 @@ class DryLedger:
     def flush(self) -> None:
         """Do nothing: there is nothing to write."""
 
-    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
+    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> Sequence[Event]:
         """Close the run."""
-        self._ledger.finish_run(report, discovered=discovered)
+        return self._ledger.finish_run(report, discovered=discovered)
 
     def leave(self, report: Report, *, discovered: Mapping[str, int]) -> Spooled | None:
         """Leave the run as it is: nothing of it is missing."""

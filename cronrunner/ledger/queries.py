@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select
 
 from cronrunner.ledger import pausing
+from cronrunner.ledger.rows import selection_text
 from cronrunner.ledger.tables import (
     claims,
     counters,
@@ -27,6 +28,7 @@ from cronrunner.ledger.tables import (
 from cronrunner.model import (
     DURATION_BUCKETS,
     FLEET,
+    ExitCode,
     LedgerSnapshot,
     Outcome,
     Pause,
@@ -87,6 +89,16 @@ class Queries:
         if exact or name == "last" or len(found) == 1:
             return _run_document((exact or found)[0]) if found else None
         return None
+
+    def drained_since(self, selection: Mapping[str, Any]) -> datetime | None:
+        """Return when the last completed run of ``selection`` began, if it was drained."""
+        same = runs.c.selection == selection_text(selection)
+        query = select(runs.c.started_at, runs.c.exit_code).where(
+            same, runs.c.exit_code.isnot(None)
+        )
+        with self._engine.connect() as connection:
+            last = connection.execute(query.order_by(runs.c.started_at.desc()).limit(1)).first()
+        return last.started_at if last and last.exit_code == ExitCode.DRAINED else None
 
     def executions(self, wanted: ExecutionFilter) -> Iterator[Document]:
         """Stream executions, newest first; those of one run in the order they were recorded."""
@@ -285,6 +297,10 @@ def _statistics(row: Row[Any]) -> Statistics:
         consecutive_failures=row.consecutive_failures,
         smoothed_seconds=row.smoothed_seconds,
         overlaps_in_a_row=row.overlaps_in_a_row,
+        failures_apart=row.failures_apart,
+        quarantined_at=row.quarantined_at,
+        probed_at=row.probed_at,
+        code_digest=row.code_digest,
     )
 
 

@@ -21,6 +21,11 @@ from cronrunner.model import (
 _NO_TOTALS: Final = {each.value: 0 for each in Outcome}
 
 
+def selection_text(selection: Mapping[str, Any]) -> str:
+    """Write what was asked for: equal selections make equal texts."""
+    return json.dumps(selection, sort_keys=True)
+
+
 def run_row(
     run: Run, now: datetime, lease: timedelta, *, fleet: bool, selection: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def run_row(
         "heartbeat_at": now,
         "lease_until": now + lease,
         "fleet": fleet,
-        "selection": json.dumps(selection, sort_keys=True),
+        "selection": selection_text(selection),
     }
 
 

@@ -39,10 +39,12 @@ from sqlalchemy.exc import OperationalError
 
 from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
+from cronrunner.events import Event
 from cronrunner.ledger import keeping, pausing
 from cronrunner.ledger.arbitration import Arbiter, of_run
 from cronrunner.ledger.engine import loss, writing_engine
 from cronrunner.ledger.importing import Importing
+from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.recording import Recording, unrecordable, unrecorded
 from cronrunner.ledger.rows import run_end, run_row
 from cronrunner.ledger.schema import migrate
@@ -75,7 +77,7 @@ class _Call:
 class Ledger:
     """The write side of the ledger. Thread-safe."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a ledger is told once, each by name
         self,
         engine: Engine,
         *,
@@ -83,6 +85,7 @@ class Ledger:
         heartbeat: timedelta = timedelta(seconds=5),
         lease: timedelta = timedelta(seconds=20),
         spool_folder: Path | None = None,
+        quarantine: Quarantine = Quarantine(),  # noqa: B008 - frozen
     ) -> None:
         """Migrate the ledger's tables and start its writer. Raises ``LedgerError``."""
         left_of_lease = (lease - heartbeat).total_seconds()
@@ -94,6 +97,7 @@ class Ledger:
         self._heartbeat = heartbeat
         self._lease = lease
         self._statements = Statements(engine.dialect)
+        self._quarantine = quarantine
         self._arbiter = Arbiter(self._statements, clock, lease)
         self._record = Recording(self._statements, clock)
         self._spool_folder = spool_folder
@@ -230,17 +234,20 @@ class Ledger:
         """End the pause of a job, tenant and server; return whether it was in force."""
         return self._do(lambda connection: pausing.end(connection, names, self._clock()))
 
-    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
-        """Close the run with its report."""
+    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> Sequence[Event]:
+        """Close the run with its report; return what that changed in the quarantine."""
         values = run_end(report, discovered)
 
-        def finish(connection: Connection) -> None:
+        def finish(connection: Connection) -> Sequence[Event]:
+            changes = self._quarantine.judge(connection, report)
             connection.execute(of_run(update(runs), report.run.id).values(**values))
             # By the writer itself, which must not renew the lease of a run that has ended.
             self._run = None
+            return changes
 
-        self._do(finish)
+        changed = self._do(finish)
         self._held_until = math.inf
+        return changed
 
     def leave(self, report: Report, *, discovered: Mapping[str, int]) -> Spooled | None:
         """Spool the end of a run whose ledger is lost; ``None`` if there is no spool."""

@@ -195,6 +195,34 @@ def _(event: events.VisitFinished) -> Line:
 
 
 @line_of.register
+def _(event: events.BreakerOpened) -> Line:
+    fields = {
+        "server": event.server,
+        "failed_probes": event.failed_probes,
+        "wait_seconds": event.wait.total_seconds(),
+    }
+    return Line("warning", "a server refuses: its visits wait", "breaker.opened", fields)
+
+
+@line_of.register
+def _(event: events.BreakerClosed) -> Line:
+    fields = {"server": event.server}
+    return Line("info", "a server is back: its visits go on", "breaker.closed", fields)
+
+
+@line_of.register
+def _(event: events.PairQuarantined) -> Line:
+    fields = {"job": event.job, "tenant": event.tenant, "failures": event.failures}
+    return Line("warning", "a job is quarantined on a tenant", "pair.quarantined", fields)
+
+
+@line_of.register
+def _(event: events.PairReleased) -> Line:
+    fields = {"job": event.job, "tenant": event.tenant}
+    return Line("info", "a job is out of quarantine on a tenant", "pair.released", fields)
+
+
+@line_of.register
 def _(event: events.Warned) -> Line:
     return Line("warning", event.text, "warned", {"subject": event.subject})
 

@@ -9,6 +9,7 @@ how many series that were.
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,9 +28,15 @@ from prometheus_client.utils import floatToGoString
 
 from cronrunner import __version__
 from cronrunner.events import Warned
-from cronrunner.metrics.listener import DB_ERRORS, DISCOVERY_ERRORS, SLOTS_MISSED
+from cronrunner.metrics.listener import (
+    BREAKER_OPENINGS,
+    DB_ERRORS,
+    DISCOVERY_ERRORS,
+    SLOTS_MISSED,
+)
 from cronrunner.model import (
     DURATION_BUCKETS,
+    FLEET,
     SPOOL_IMPORTED,
     LedgerSnapshot,
     Outcome,
@@ -115,6 +122,7 @@ def collect(snapshot: LedgerSnapshot, *, series_limit: int, job_label: str = "jo
     return [
         *_job_families(snapshot, job_label),
         *_tenant_families(snapshot, series_limit, job_label),
+        _quarantine(snapshot, job_label),
         *_run_families(snapshot),
         *_counter_families(snapshot, job_label),
         GaugeMetricFamily("cronrunner_pauses", "Pauses that are in force.", snapshot.pauses),
@@ -144,6 +152,19 @@ def _job_families(snapshot: LedgerSnapshot, job_label: str) -> Iterator[Metric]:
         buckets = list(zip(_BOUNDS, accumulate(counts), strict=True))
         seconds.add_metric((job,), buckets, total)
     yield seconds
+
+
+def _quarantine(snapshot: LedgerSnapshot, job_label: str) -> Metric:
+    family = GaugeMetricFamily(
+        "cronrunner_quarantined_pairs",
+        "Tenants on which the job is quarantined.",
+        labels=(job_label,),
+    )
+    of_tenants = [pair for pair in snapshot.statistics if pair.tenant != FLEET]
+    counts = Counter(pair.job for pair in of_tenants if pair.quarantined_at is not None)
+    for job in sorted({pair.job for pair in of_tenants}):
+        family.add_metric((job,), counts[job])
+    return family
 
 
 def _tenant_families(
@@ -263,6 +284,7 @@ def _counter_families(snapshot: LedgerSnapshot, job_label: str) -> Iterator[Metr
         (DISCOVERY_ERRORS, "reason", "Discoveries of a source that failed or found nothing."),
         (DB_ERRORS, "code", "Executions that ended with an error, by the database's code."),
         (SLOTS_MISSED, job_label, "Slots for which nothing was run, and nothing will be."),
+        (BREAKER_OPENINGS, "server", "How often a server refused visits until the others waited."),
     ):
         family = CounterMetricFamily(name, text, labels=(label,))
         for (counter, value), count in sorted(snapshot.counters.items()):

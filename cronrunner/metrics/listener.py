@@ -7,8 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from cronrunner.events import DiscoveryFailed, Event, ExecutionFinished, SlotsMissed
+from cronrunner.events import (
+    BreakerOpened,
+    DiscoveryFailed,
+    Event,
+    ExecutionFinished,
+    SlotsMissed,
+)
 
+BREAKER_OPENINGS: Final = "cronrunner_breaker_openings_total"
 DB_ERRORS: Final = "cronrunner_db_errors_total"
 SLOTS_MISSED: Final = "cronrunner_slots_missed_total"
 DISCOVERY_ERRORS: Final = "cronrunner_discovery_errors_total"
@@ -30,6 +37,8 @@ class MetricsListener:
                 self._add(DISCOVERY_ERRORS, reason)
             case SlotsMissed(job=job, slots=slots):
                 self._add(SLOTS_MISSED, job, slots)
+            case BreakerOpened(server=server, failed_probes=0):
+                self._add(BREAKER_OPENINGS, server)
             case _:
                 pass
 

@@ -28,6 +28,13 @@ class Statistics:
     smoothed_seconds: float | None
     #: Skips in a row because an earlier slot was still at work.
     overlaps_in_a_row: int = 0
+    #: Runs in a row in which the pair failed and the job succeeded elsewhere.
+    failures_apart: int = 0
+    quarantined_at: datetime | None = None
+    #: The slot for which a quarantined pair was last tried.
+    probed_at: datetime | None = None
+    #: What the job's code was when the pair was quarantined.
+    code_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

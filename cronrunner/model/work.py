@@ -145,6 +145,8 @@ class Job:
     #: Does what no rollback undoes: it sends mail, calls another service, writes a file.
     external_effects: bool = False
     enabled: bool = True
+    #: Of the file that the job was found in: it changes when the job's code does.
+    code_digest: str = ""
 
     @property
     def is_scheduled(self) -> bool:
@@ -284,6 +286,8 @@ class Result:
     rows_changed: int = 0
     #: What a ``prepare`` returned: JSON text.
     value: str | None = None
+    #: The server refused the session, was silent, or is full: no fault of this one tenant.
+    unreached: bool = False
     #: The job's own ``Skip`` or ``Cancel``.
     by_job: bool = False
     #: The error is worth repeating, as the job's policy on this tenant says.

@@ -7,7 +7,8 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 
@@ -47,11 +48,12 @@ def find_jobs(folder: Path) -> Found:
         except JobFileError as error:
             problems.extend(error.problems)
             continue
+        digest = blake2b(path.read_bytes(), digest_size=16).hexdigest() if loaded else ""
         for each in loaded:
             if each.name in jobs:
                 problems.append(_twice(each, jobs[each.name]))
             else:
-                jobs[each.name] = each
+                jobs[each.name] = replace(each, code_digest=digest)
     return Found(jobs=dict(sorted(jobs.items())), problems=tuple(problems))
 
 

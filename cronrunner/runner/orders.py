@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from cronrunner.events import (
     Dispatcher,
+    Event,
 )
 from cronrunner.executors import Executor
 from cronrunner.executors.base import OnResult
@@ -85,8 +86,8 @@ class RunLedger(Protocol):
     def flush(self) -> None:
         """Make everything durable."""
 
-    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> None:
-        """Close the run."""
+    def finish_run(self, report: Report, *, discovered: Mapping[str, int]) -> Sequence[Event]:
+        """Close the run; return what is to be told of it."""
 
     def leave(self, report: Report, *, discovered: Mapping[str, int]) -> Spooled | None:
         """Close the run where its outcomes are, if these could not be written."""

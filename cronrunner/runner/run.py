@@ -553,7 +553,8 @@ class Runner:
     def _close(self, plan: Plan, *, forced: int | None = None) -> Report:
         self._parts.ledger.flush()
         report = self._report(plan, forced)
-        self._parts.ledger.finish_run(report, discovered=self._discovered)
+        for event in self._parts.ledger.finish_run(report, discovered=self._discovered):
+            self._parts.events.emit(event)
         self._parts.events.emit(RunFinished(report=report))
         return report
 

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from tests.acceptance.fleet import Finished, Fleet
+from tests.acceptance.small import small
 from tests.servers import MariaDB, SilentServer
 
 pytestmark = pytest.mark.xdist_group("deadlines")
@@ -254,6 +255,28 @@ def test_a_deadline_of_the_run_drains_it_and_resume_does_the_rest(tmp_path) -> N
 
     assert (first.code, second.code) == (75, 0)
     assert len(done) == len(set(done)) == 12
+
+
+def test_the_run_after_a_deadline_begins_with_exactly_what_was_left(tmp_path) -> None:
+    slow = """
+    import time
+
+    @job
+    def slow(ctx):
+        time.sleep(0.2)
+    """
+    fleet = small(tmp_path, slow, tenants=12)
+    first = fleet.run("run", "--json", "--deadline", "700ms")
+    left = {tenant for (_, tenant), outcome in first.outcomes.items() if outcome == "skipped"}
+    planned = [row["tenant"] for row in fleet.run("plan", "--json").document]
+    second = fleet.run("run", "--json", "--concurrency", "1")
+    started = {row["tenant"]: row["started_at"] for row in second.document["executions"]}
+
+    assert first.code == 75
+    assert 0 < len(left) < 12
+    assert set(planned[: len(left)]) == left
+    assert sorted(started, key=lambda tenant: started[tenant]) == planned
+    assert second.code == 0
 
 
 def test_a_thread_that_holds_the_interpreter_ends_the_process_and_the_next_run_says_so(

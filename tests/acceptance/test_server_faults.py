@@ -23,8 +23,14 @@ JOBS = """
 """
 
 
-def listed(url: str, prefix: str) -> dict[str, object]:
-    names = [f"{prefix}{number}" for number in range(TENANTS)]
+#: From the first refused visit to the last probe of a server that stays away, in connect
+#: deadlines: two until the breaker opens, a wait of one, a probe, a wait of two, and a probe.
+#: A wait is up to a quarter longer.
+GIVEN_UP = 2 + 1.25 + 1 + 2.5 + 1
+
+
+def listed(url: str, prefix: str, tenants: int = TENANTS) -> dict[str, object]:
+    names = [f"{prefix}{number}" for number in range(tenants)]
     return {
         "url": url,
         "max_connections": 3,
@@ -38,7 +44,12 @@ def assert_every_execution_has_an_outcome(fleet: Fleet, run: Finished, tenants: 
     assert len(run.document["executions"]) == 2 * tenants
     assert sum(run.document["outcomes"].values()) == 2 * tenants
     assert fleet.query("SELECT COUNT(*) FROM executions WHERE outcome <> ''") == [(2 * tenants,)]
-    assert fleet.query("SELECT COUNT(*) FROM claims WHERE state <> 'closed'") == [(0,)]
+    assert fleet.query("SELECT COUNT(*) FROM claims WHERE state <> 'closed' AND run <> ''") == [
+        (0,)
+    ]
+    # What a breaker left out is open for whoever comes next, and nothing else is.
+    left = run.document["outcomes"].get("skipped", 0)
+    assert fleet.query("SELECT COUNT(*) FROM claims WHERE state <> 'closed'") == [(left,)]
     assert fleet.query("SELECT exit_code FROM runs") == [(run.code,)]
 
 
@@ -63,6 +74,13 @@ def test_a_server_killed_in_the_middle_of_a_run_ends_the_run_by_itself(
     errors = {row["error"][:21] for row in run.document["executions"] if row["error"]}
     assert errors == {"OperationalError 2013", "OperationalError 2003"}
     assert len(run.document["causes"]) == 2
+    left = {row["reason"] for row in run.document["executions"] if row["outcome"] == "skipped"}
+    assert left == {"breaker open"}
+
+    server.start()
+    rest = fleet.run("--resume", "last", "--json")
+    assert rest.code == 0, rest.stdout
+    assert rest.document["outcomes"] == {"succeeded": run.document["outcomes"]["skipped"]}
 
 
 def await_statement(server: MariaDB, part: str) -> None:
@@ -90,27 +108,58 @@ def test_a_server_that_comes_back_serves_the_tenants_that_are_left(
     assert run.document["outcomes"] == {"succeeded": 2 * TENANTS}
 
 
-def test_a_silent_server_costs_its_tenants_one_connect_deadline_and_the_others_nothing(
+def test_a_silent_server_costs_a_few_connect_deadlines_and_the_others_nothing(
     mariadb: MariaDB, prefix: str, silent_server: SilentServer, tmp_path: Path
 ) -> None:
-    mariadb.create_databases([f"{prefix}{number}" for number in range(TENANTS)])
+    tenants = 50
+    mariadb.create_databases([f"{prefix}{number}" for number in range(tenants)])
+    quick = {"faulty": "@job\ndef quick(ctx):\n    ctx.connection.execute(text('SELECT 1'))\n"}
     servers = {
-        "silent": listed(silent_server.url(), "silent"),
-        "main": listed(mariadb.url(), prefix),
+        "silent": listed(silent_server.url(), "silent", tenants),
+        "main": listed(mariadb.url(), prefix, tenants),
     }
-    fleet = Fleet(tmp_path, {"servers": servers}, {"faulty": JOBS})
+    fleet = Fleet(tmp_path, {"servers": servers}, quick)
 
     started = time.monotonic()
     run = fleet.run("--json")
     took = time.monotonic() - started
 
     assert run.code == 1
-    assert run.document["outcomes"] == {"succeeded": 2 * TENANTS, "failed": 2 * TENANTS}
-    assert {r["server"] for r in run.document["executions"] if r["error"]} == {"silent"}
-    # The server is asked once what its sessions share; that failed, and is not repeated.
-    assert silent_server.connections == 1
-    assert took < CONNECT_SECONDS + 10
-    assert_every_execution_has_an_outcome(fleet, run, 2 * TENANTS)
+    by_server = {(r["server"], r["outcome"]) for r in run.document["executions"]}
+    assert by_server == {("main", "succeeded"), ("silent", "failed"), ("silent", "skipped")}
+    # Three to open the breaker, one that was on its way, and two probes.
+    assert run.document["outcomes"]["failed"] <= 6
+    assert sum(run.document["outcomes"].values()) == 2 * tenants
+    # Asked once by all, and by each probe.
+    assert silent_server.connections <= 3
+    assert took < CONNECT_SECONDS * GIVEN_UP + 10
+    opened = [line["cronrunner"]["failed_probes"] for line in run.log_lines("breaker.opened")]
+    assert opened == [0, 1, 2]
+    label = ("cronrunner_breaker_openings_total", "silent")
+    assert fleet.query("SELECT value FROM counters WHERE name = ? AND label = ?", *label) == [(1,)]
+
+
+def test_a_server_that_comes_back_in_time_is_used_again_by_the_same_run(
+    mariadb_server: Callable[..., MariaDB], tmp_path: Path
+) -> None:
+    server = mariadb_server(general_log=False)
+    server.create_databases([f"k{number}" for number in range(TENANTS)])
+    fleet = Fleet(tmp_path, {"servers": {"main": listed(server.url(), "k")}}, {"faulty": JOBS})
+
+    with fleet.started("--json") as process:
+        await_statement(server, "SLEEP")
+        server.kill()
+        # Until the breaker is open: who is refused is refused at once.
+        time.sleep(1.0)
+        server.start()
+        run = finish(process, seconds=60)
+
+    assert run.code == 1
+    assert set(run.document["outcomes"]) == {"succeeded", "failed"}
+    assert run.document["outcomes"]["succeeded"] >= TENANTS
+    assert run.log_lines("breaker.opened")
+    assert len(run.log_lines("breaker.closed")) == 1
+    assert_every_execution_has_an_outcome(fleet, run, TENANTS)
 
 
 def test_a_server_that_is_silent_at_discovery_fails_it_within_the_connect_deadline(
@@ -157,7 +206,7 @@ def test_a_server_that_falls_silent_costs_each_visit_at_most_the_connect_deadlin
 
     assert run.code == 1
     # The kernel still accepts; two at a time wait for a greeting that never comes.
-    assert took < CONNECT_SECONDS * TENANTS / 2 + 5
+    assert took < CONNECT_SECONDS * GIVEN_UP + 5
     assert len(run.document["executions"]) == TENANTS
 
 

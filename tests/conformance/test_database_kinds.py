@@ -149,6 +149,28 @@ def test_a_database_that_does_not_exist_is_gone_at_connect(world: World) -> None
 
     assert facts(failed.value).gone
     assert not facts(failed.value).lost
+    assert not facts(failed.value).refused
+
+
+@pytest.mark.parametrize(
+    ("number", "refused"),
+    [
+        (2003, True),  # nobody listens, or answers in time
+        (2013, True),  # a greeting that never came
+        (1040, True),
+        (1203, True),
+        (1226, True),
+        (1129, True),  # too many errors from this host
+        (1044, False),  # denied for this database
+        (1045, False),
+        (1049, False),
+        (1213, False),
+    ],
+)
+def test_a_server_that_takes_nobody_is_told_from_one_that_answers(
+    number: int, *, refused: bool
+) -> None:
+    assert facts(pymysql.OperationalError(number, "no")).refused is refused
 
 
 def test_a_session_that_is_closed_cannot_be_made_new(world: World) -> None:

@@ -1,21 +1,26 @@
 """What every executor promises the runner. One body of tests over all of them."""
 
+import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from cronrunner.errors import LedgerError
-from cronrunner.executors import Executor, ThreadExecutor
+from cronrunner.events import BreakerClosed, BreakerOpened, Event
+from cronrunner.executors import Breakers, Executor, ThreadExecutor
 from cronrunner.executors.base import Perform
 from cronrunner.model import Key, Outcome, Request, Result, Tenant, VisitRequest
 from tests.conformance.conftest import until
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+#: How long a server is left alone when it first refuses visits.
+WAIT = timedelta(milliseconds=50)
 
 
 def visit(name: str, server: str = "main", jobs: int = 1) -> VisitRequest:
@@ -42,6 +47,10 @@ def succeeded(request: Request) -> Result:
     )
 
 
+def refused(request: Request) -> Result:
+    return replace(succeeded(request), outcome=Outcome.FAILED, unreached=True)
+
+
 @dataclass
 class Work:
     """Attempts that wait until a test lets them go on, and count who is at it."""
@@ -54,6 +63,9 @@ class Work:
     closed: list[str] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
     wrong: Exception | None = None
+    #: Servers that refuse every session, at once.
+    down: set[str] = field(default_factory=set)
+    events: list[Event] = field(default_factory=list)
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
         server = visit.tenant.server
@@ -64,10 +76,11 @@ class Work:
             for request in visit.requests:
                 with self.lock:
                     self.begun.append(request)
-                self.gate.acquire()
+                if server not in self.down:
+                    self.gate.acquire()
                 if self.wrong is not None:
                     raise self.wrong
-                yield succeeded(request)
+                yield refused(request) if server in self.down else succeeded(request)
         finally:
             with self.lock:
                 self.running[server] -= 1
@@ -89,9 +102,18 @@ Make = Callable[..., Executor]
 
 
 def _threads(
-    perform: Perform, take: Callable[[Result], None], concurrency: int, permits: Mapping[str, int]
+    perform: Perform,
+    take: Callable[[Result], None],
+    concurrency: int,
+    permits: Mapping[str, int],
+    emit: Callable[[Event], None],
 ) -> Executor:
-    return ThreadExecutor(perform, take, concurrency=concurrency, permits=permits)
+    breakers = Breakers(
+        dict.fromkeys(permits, WAIT), rng=random.Random(1), clock=lambda: NOON, emit=emit
+    )
+    return ThreadExecutor(
+        perform, take, concurrency=concurrency, permits=permits, breakers=breakers
+    )
 
 
 EXECUTORS = {"threads": _threads}
@@ -104,7 +126,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
     def make(work: Work, concurrency: int = 4, **permits: int) -> Executor:
         executor = EXECUTORS[request.param](
-            work, work.take, concurrency, permits or {"main": concurrency}
+            work, work.take, concurrency, permits or {"main": concurrency}, work.events.append
         )
         made.append(executor)
         works.append(work)
@@ -280,6 +302,100 @@ def test_waiting_ends_when_more_visits_are_wanted(make: Make) -> None:
     waiting.join(20)
 
     assert not waiting.is_alive()
+
+
+def outcomes(work: Work) -> Counter[str]:
+    return Counter(f"{each.request.key.tenant[0]} {each.outcome}" for each in work.results)
+
+
+def test_a_server_that_refuses_is_left_alone_and_the_others_go_on(make: Make) -> None:
+    work = Work(down={"x"})
+    work.let(10_000)
+    executor = make(work, 2, x=1, y=1)
+    executor.submit([visit(f"{server}{n}", server) for n in range(50) for server in ("x", "y")])
+    settle(executor)
+
+    # Three refused connects open the breaker, and two probes find that nothing has changed.
+    assert outcomes(work) == {"y succeeded": 50, "x failed": 5, "x skipped": 45}
+    assert {each.reason for each in work.results if each.outcome == "skipped"} == {"breaker open"}
+    assert [each.failed_probes for each in work.events if isinstance(each, BreakerOpened)] == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_all_jobs_of_a_visit_that_is_refused_are_one_refusal(make: Make) -> None:
+    work = Work(down={"main"})
+    work.let(10_000)
+    executor = make(work, 1)
+    executor.submit([visit(f"t{n}", jobs=3) for n in range(2)])
+    settle(executor)
+
+    assert outcomes(work) == {"t failed": 6}
+    assert work.events == []
+
+
+def test_a_server_that_is_back_when_it_is_probed_is_used_again(make: Make) -> None:
+    work = Work(down={"main"})
+    executor = make(work, 4)
+    executor.submit([visit(f"t{n}") for n in range(20)])
+    until(lambda: bool(work.events))
+    work.down.clear()
+    until(lambda: work.running["main"] > 0)
+    # One probe, and nobody beside it.
+    time.sleep(0.1)
+    assert work.running["main"] == 1
+
+    work.let(10_000)
+    settle(executor)
+    assert set(outcomes(work)) == {"t failed", "t succeeded"}
+    assert isinstance(work.events[-1], BreakerClosed)
+
+
+def test_a_probe_that_has_its_session_lets_the_others_begin_beside_it(make: Make) -> None:
+    work = Work(down={"main"})
+    executor = make(work, 4)
+    executor.submit([visit(f"t{n}") for n in range(20)])
+    until(lambda: bool(work.events))
+    work.down.clear()
+    until(lambda: work.running["main"] > 0)
+    executor.reached(visit(work.begun[-1].key.tenant).tenant)
+
+    until(lambda: work.running["main"] == 4)
+    assert isinstance(work.events[-1], BreakerClosed)
+
+
+def test_as_long_as_something_else_runs_a_server_may_come_back(make: Make) -> None:
+    work = Work(down={"x"})
+    executor = make(work, 2, x=1, y=1)
+    executor.submit([visit("y0", "y")])
+    work.begins(1)
+    executor.submit([visit(f"x{n}", "x") for n in range(20)])
+    until(lambda: len(work.events) > 3)
+    work.down.clear()
+    # When y is done the next probe is not due for long, and what the last one said is old.
+    time.sleep(2 * WAIT.total_seconds())
+    work.let(10_000)
+    settle(executor)
+
+    assert outcomes(work)["x skipped"] == 0
+    assert outcomes(work)["x succeeded"] > 0
+
+
+def test_a_repetition_that_a_refusing_server_keeps_from_being_made_has_failed(make: Make) -> None:
+    work = Work(down={"main"})
+    work.let(10_000)
+    executor = make(work, 1)
+    executor.submit([visit(f"t{n}") for n in range(6)])
+    again = visit("again")
+    again = replace(again, requests=(replace(again.requests[0], attempt=2),))
+    started = time.monotonic()
+    executor.submit([again], delay=timedelta(minutes=10))
+    settle(executor)
+
+    assert outcomes(work) == {"t failed": 5, "t skipped": 1, "a failed": 1}
+    assert time.monotonic() - started < 20
 
 
 def test_closing_lets_the_threads_end(make: Make) -> None:

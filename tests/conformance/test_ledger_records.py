@@ -393,3 +393,32 @@ def test_a_closed_ledger_takes_nothing_more_and_has_kept_what_it_took(
     assert database.rows("SELECT outcome FROM executions") == [("succeeded",)]
     with pytest.raises(LedgerError, match="closed"):
         ledger.claim([ACME])
+
+
+# Drains.
+
+
+def end_run(database: LedgerDatabase, name: str, selection: dict[str, Any], code: int) -> None:
+    """Begin and end a run, an hour after the last one."""
+    database.clock.forward(hours=1)
+    ledger, run = database.open(), replace(this_run(name), started_at=database.clock())
+    ledger.begin_run(run, fleet=not selection, selection=selection)
+    ledger.finish_run(replace(report(run), forced=code), discovered={})
+
+
+def test_only_the_last_completed_run_of_a_selection_tells_whether_it_was_drained(
+    database: LedgerDatabase,
+) -> None:
+    gold = {"labels": {"plan": "gold"}}
+    end_run(database, "r1", {}, 0)
+    end_run(database, "r2", {}, 75)
+    drained_at = database.clock()
+    end_run(database, "r3", gold, 0)
+    database.clock.forward(hours=1)
+    database.begin("r4")
+    assert database.queries.drained_since({}) == drained_at
+    assert database.queries.drained_since(gold) is None
+    assert database.queries.drained_since({"jobs": ["a"]}) is None
+
+    end_run(database, "r5", {}, 1)
+    assert database.queries.drained_since({}) is None

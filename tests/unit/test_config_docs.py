@@ -26,6 +26,7 @@ HEADINGS: dict[str, type[Section]] = {
     "Ledger": sections.LedgerSettings,
     "Runner": sections.RunnerSettings,
     "Shrink": sections.ShrinkSettings,
+    "Quarantine": sections.QuarantineSettings,
     "Tenants": sections.TenantSettings,
     "Jobs": sections.JobSettings,
     "Metrics": sections.MetricsSettings,

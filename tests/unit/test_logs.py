@@ -146,6 +146,10 @@ EVENTS: tuple[events.Event, ...] = (
     ),
     events.ExecutionStuck(request=REQUEST, server="main", stack='File "jobs/x.py", line 3'),
     events.VisitFinished(tenant="acme", seconds=0.5),
+    events.BreakerOpened(server="main", failed_probes=1, wait=timedelta(seconds=20)),
+    events.BreakerClosed(server="main"),
+    events.PairQuarantined(job="compliance.overdue", tenant="acme", failures=5),
+    events.PairReleased(job="compliance.overdue", tenant="acme"),
     events.Warned(subject="ledger", text="the ledger is in a container"),
     events.OutcomesSpooled(
         run="01JD7", spooled=Spooled(path="var/spool/01JD7.spool", outcomes=4, lost=1)

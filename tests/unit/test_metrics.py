@@ -17,7 +17,12 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from cronrunner import __version__
-from cronrunner.events import DiscoveryFailed, ExecutionFinished, TenantsDiscovered
+from cronrunner.events import (
+    BreakerOpened,
+    DiscoveryFailed,
+    ExecutionFinished,
+    TenantsDiscovered,
+)
 from cronrunner.metrics.families import age, collect, dropped, render
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
@@ -95,6 +100,7 @@ FULL = replace(
         ("cronrunner_db_errors_total", "1146"): 3,
         ("cronrunner_discovery_errors_total", "unreachable"): 2,
         ("cronrunner_slots_missed_total", "cleanup.rows"): 5,
+        ("cronrunner_breaker_openings_total", "main"): 1,
     },
 )
 
@@ -310,11 +316,15 @@ def test_errors_are_counted_until_they_are_taken() -> None:
         listener.on(ExecutionFinished(result=replace(RESULT, code=code)))
     listener.on(DiscoveryFailed(server="main", reason="empty", error="none"))
     listener.on(TenantsDiscovered(server="main", tenants=1))
+    for probes in range(3):
+        # One that stays open was opened once.
+        listener.on(BreakerOpened(server="main", failed_probes=probes, wait=timedelta(seconds=1)))
 
     assert listener.drain() == {
         ("cronrunner_db_errors_total", "1205"): 2,
         ("cronrunner_db_errors_total", "1146"): 1,
         ("cronrunner_discovery_errors_total", "empty"): 1,
+        ("cronrunner_breaker_openings_total", "main"): 1,
     }
     assert listener.drain() == {}
 

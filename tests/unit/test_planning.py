@@ -45,13 +45,15 @@ def jobs(*names: str) -> dict[str, Job]:
     return {name: job(name) for name in names}
 
 
-def statistics(job: str, tenant: str, seconds: float = 0.0, failures: int = 0) -> Statistics:
+def statistics(
+    job: str, tenant: str, seconds: float = 0.0, failures: int = 0, *, hours_ago: float = 0.0
+) -> Statistics:
     return Statistics(
         job=job,
         tenant=tenant,
         totals={},
         last_outcome=Outcome.FAILED if failures else Outcome.SUCCEEDED,
-        last_run_at=NOW,
+        last_run_at=NOW - timedelta(hours=hours_ago),
         last_success_at=None,
         last_duration_seconds=seconds,
         consecutive_failures=failures,
@@ -261,6 +263,50 @@ def test_failing_tenants_of_every_server_come_after_all_well_ones() -> None:
     plan = make_plan([job("a")], tenants, statistics=known)
 
     assert [visit.tenant.server for visit in plan.visits] == ["y"] * 4 + ["x"] * 4
+
+
+DRAINED = NOW - timedelta(hours=10)
+
+
+def test_after_a_drain_what_it_left_goes_first_and_the_oldest_success_before_all() -> None:
+    tenants = [tenant(name) for name in ("done", "later", "left", "longer", "bad", "new")]
+    known = history(
+        statistics("a", "done", 99, hours_ago=9),
+        statistics("a", "later", 1, hours_ago=8),
+        statistics("a", "left", 1, hours_ago=35),
+        statistics("a", "longer", 50, hours_ago=34),
+        statistics("a", "bad", 1, failures=1, hours_ago=40),
+    )
+    plan = make_plan([job("a")], tenants, statistics=known, drained_since=DRAINED)
+
+    assert names(plan) == ["new", "left", "longer", "done", "later", "bad"]
+    without = make_plan([job("a")], tenants, statistics=known)
+    assert names(without) == ["done", "longer", "later", "left", "new", "bad"]
+
+
+def test_a_visit_was_left_by_a_drain_if_one_of_its_jobs_was() -> None:
+    known = history(
+        statistics("a", "half", hours_ago=9),
+        statistics("b", "half", hours_ago=34),
+        statistics("a", "part", hours_ago=9),
+        statistics("a", "done", hours_ago=9),
+        statistics("b", "done", hours_ago=9),
+    )
+    tenants = [tenant(name) for name in ("done", "half", "part")]
+    plan = make_plan([job("a"), job("b")], tenants, statistics=known, drained_since=DRAINED)
+
+    assert names(plan) == ["part", "half", "done"]
+
+
+def test_what_a_drain_left_on_one_server_goes_before_what_it_did_on_another() -> None:
+    tenants = [tenant(f"{server}{n}", server) for server in ("x", "y") for n in range(3)]
+    known = history(
+        *(statistics("a", f"x{n}", hours_ago=9) for n in range(3)),
+        *(statistics("a", f"y{n}", hours_ago=34) for n in range(3)),
+    )
+    plan = make_plan([job("a")], tenants, statistics=known, drained_since=DRAINED)
+
+    assert names(plan) == ["y0", "y1", "y2", "x0", "x1", "x2"]
 
 
 def test_the_order_does_not_depend_on_the_order_of_discovery() -> None:
