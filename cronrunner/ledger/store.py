@@ -114,6 +114,8 @@ class Ledger:
         self._calls: deque[_Call] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        #: Why the writer's last try was in vain, while it tries again.
+        self._refusal: Exception | None = None
         self._failure: LedgerError | None = None
         try:
             migrate(engine)
@@ -288,7 +290,9 @@ class Ledger:
             left = self._held_until - time.monotonic()
             wait([call.future], timeout=None if left == math.inf else left)
         if not call.future.done():
-            self._fail(LedgerError("the ledger has not answered while the lease lasted"), [call])
+            refused = "" if self._refusal is None else f": {describe(self._refusal)}"
+            text = f"the ledger has not answered while the lease lasted{refused}"
+            self._fail(LedgerError(text), [call])
         done: T = call.future.result()
         return done
 
@@ -413,14 +417,20 @@ class Ledger:
     def _try(
         self, results: list[Result], actions: Sequence[Action], *, repeated: bool
     ) -> list[Any]:
-        with self._writer.connect().execution_options(write=True) as connection:
-            if results and repeated:
-                results = unrecorded(connection, results)
-                connection.rollback()
-            with connection.begin():
-                if results:
-                    self._record(connection, results)
-                return [action(connection) for action in actions]
+        try:
+            with self._writer.connect().execution_options(write=True) as connection:
+                if results and repeated:
+                    results = unrecorded(connection, results)
+                    connection.rollback()
+                with connection.begin():
+                    if results:
+                        self._record(connection, results)
+                    answers = [action(connection) for action in actions]
+        except OperationalError as error:
+            self._refusal = error
+            raise
+        self._refusal = None
+        return answers
 
     def _fail(self, failure: LedgerError, calls: list[_Call]) -> None:
         with self._wake:

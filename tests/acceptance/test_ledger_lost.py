@@ -94,7 +94,7 @@ def test_outcomes_of_a_ledger_that_is_gone_for_good_are_imported_by_the_next_com
     fleet = fleet_on(server, tmp_path, HALF, tenants=8, runner=HASTY)
     message = lost_for_good(server, fleet)
     (path,) = spools(fleet)
-    assert message.startswith("the ledger was lost: ")
+    assert "Can't connect" in message or "Lost connection" in message
     assert message.endswith(f"; 6 outcomes are in {path}, which the next command imports")
     done = {tenant for tenant, rows in written(fleet).items() if rows}
     assert {"t0", "t1", "t2", "t3"} <= done
