@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cronrunner.databases import Endpoint, ServerParts, kind_of
 from cronrunner.databases.base import TIMEOUTS, FarSession, tenant_dialect
 from cronrunner.errors import VisitOverError
-from cronrunner.model import Tenant
+from cronrunner.model import Killed, Tenant
 
 #: Seconds until a second checkout of a visit's one connection is an error. A job's own
 #: threads may take turns on it; who waits for himself should not wait long.
@@ -212,6 +212,9 @@ class FarSessions:
 
 class TenantEngine:
     """A tenant's engine for the length of a visit."""
+
+    #: What ``sever`` ends.
+    severed = Killed.SESSION
 
     def __init__(
         self,

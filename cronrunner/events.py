@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from cronrunner.model import Key, Report, Request, Result, Run, Shrink, Spooled, Tenant
+from cronrunner.model import Key, Killed, Report, Request, Result, Run, Shrink, Spooled, Tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +150,14 @@ class ExecutionStuck(Event):
     server: str
     #: Where the thread is: frames only, no values.
     stack: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlineEnforced(Event):
+    """A deadline, or the grace of a drain, was over, and what went on was ended."""
+
+    server: str
+    killed: Killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

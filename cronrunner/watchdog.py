@@ -4,7 +4,7 @@ Each server has a thread of its own, so that one that hangs delays no other's de
 keeps the armed deadlines of its server in a heap and one control connection, opened when it is
 first needed, within the permits that are reserved for the runner.
 
-What happens at a deadline
+What happens at a deadline, and is told to ``on_kill``
     1. The statement is cancelled at the server. The kind looks the session up in the process
        list first and names the very statement where the server can (MariaDB's query id).
     2. A second later, if the attempt has not ended: the session is closed at the server, and
@@ -38,7 +38,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Protocol, Self
+
+from cronrunner.model import Killed
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -52,6 +55,10 @@ _SWEEP: Final = 256
 
 class Session(Protocol):
     """A tenant's session, as far as a deadline needs it. Its methods never raise."""
+
+    @property
+    def severed(self) -> Killed:
+        """What ``sever`` ends."""
 
     def cancel(self) -> bool | None:
         """Cancel the running statement; ``None`` when the server could not be asked."""
@@ -102,8 +109,11 @@ class Deadline:
 class ServerWatch:
     """Watches the deadlines of one server."""
 
-    def __init__(self, name: str, *, grace: timedelta) -> None:
+    def __init__(
+        self, name: str, *, grace: timedelta, on_kill: Callable[[Killed], None] = lambda _: None
+    ) -> None:
         self._grace = grace.total_seconds()
+        self._on_kill = on_kill
         #: (when to look, order, deadline). Those that were disarmed stay until they are swept.
         self._heap: list[tuple[float, int, Deadline]] = []
         self._order = itertools.count()
@@ -192,10 +202,13 @@ class ServerWatch:
             return deadline.at + self._grace
         if deadline.session is not None and deadline.stage == 1:
             found = deadline.session.cancel()
+            if found:
+                self._on_kill(Killed.STATEMENT)
             # A server that cannot be asked to stop will not stop by itself in a second.
             return time.monotonic() + (0.0 if found is None else _CLOSE_AFTER_SECONDS)
         if deadline.session is not None and deadline.stage == 2:  # noqa: PLR2004 - see the field
             deadline.session.sever()
+            self._on_kill(deadline.session.severed)
             return max(deadline.at + self._grace, time.monotonic() + _WAKE_SECONDS)
         deadline.done = True
         # A drain does not wait for what is stuck: the runner records it as interrupted.
@@ -207,8 +220,12 @@ class ServerWatch:
 class Watchdog:
     """The watches of all servers, made when they are first needed."""
 
-    def __init__(self, *, grace: timedelta) -> None:
+    def __init__(
+        self, *, grace: timedelta, on_kill: Callable[[str, Killed], None] = lambda *_: None
+    ) -> None:
+        """``on_kill`` is told, by any watch's thread, what was ended and on which server."""
         self._grace = grace
+        self._on_kill = on_kill
         self._lock = threading.Lock()
         self._watches: dict[str, ServerWatch] = {}
 
@@ -223,7 +240,9 @@ class Watchdog:
         with self._lock:
             watch = self._watches.get(server)
             if watch is None:
-                watch = self._watches[server] = ServerWatch(server, grace=self._grace)
+                on_kill = partial(self._on_kill, server)
+                watch = ServerWatch(server, grace=self._grace, on_kill=on_kill)
+                self._watches[server] = watch
         return watch.arm(timeout, session, on_stuck)
 
     def cancel_all(self) -> None:

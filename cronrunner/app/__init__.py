@@ -33,6 +33,7 @@ from cronrunner.engines import Engines
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher
 from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
+from cronrunner.ledger.spool import waiting_bytes
 from cronrunner.model import (
     FLEET,
     Job,
@@ -121,20 +122,24 @@ class App:
 
         Raises ``LedgerError`` when it cannot be used.
         """
-        runner, spools = self.settings.runner, self.settings.folder / self.settings.ledger.spool
+        runner = self.settings.runner
         ledger = Ledger(
             self._ledger_engine,
             clock=self.clock,
             heartbeat=runner.heartbeat,
             lease=runner.lease,
-            spool_folder=spools,
+            spool_folder=self._spool_folder,
             quarantine=Quarantine(
                 after=runner.quarantine.after,
                 digests={name: job.code_digest for name, job in self.catalogue.jobs.items()},
             ),
         )
-        import_spools(ledger, spools, self.events.emit)
+        import_spools(ledger, self._spool_folder, self.events.emit)
         return ledger
+
+    @property
+    def _spool_folder(self) -> Path:
+        return self.settings.folder / self.settings.ledger.spool
 
     @cached_property
     def queries(self) -> Queries:
@@ -159,7 +164,9 @@ class App:
 
     def snapshot(self) -> LedgerSnapshot:
         """Read from the ledger what metrics are made of."""
-        return self.queries.snapshot(self.clock)
+        return replace(
+            self.queries.snapshot(self.clock), spool_bytes=waiting_bytes(self._spool_folder)
+        )
 
     # Discovery and planning, for every command that wants them.
 

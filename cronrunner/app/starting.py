@@ -22,7 +22,7 @@ from cronrunner.app.due import Due
 from cronrunner.app.selections import selection_document, selection_of
 from cronrunner.databases import describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
-from cronrunner.events import Dispatcher, Listener, SlotsMissed, Warned
+from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, SlotsMissed, Warned
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Breakers, Executor, ThreadExecutor
 from cronrunner.ledger import DryLedger, ExecutionFilter
@@ -101,7 +101,7 @@ def start_run(
         start.serve_metrics(stack)
         report = runner.run()
         if not options.dry_run:
-            start.keep_counters(counting.drain())
+            start.keep_counters(counting)
             start.deliver_metrics()
     return report
 
@@ -134,7 +134,12 @@ class _Start:
                 events.emit(Warned(subject="dry_run", text=text))
         #: Of a dry run: writes nothing but the run.
         self._dry_ledger = DryLedger(app.ledger, app.queries) if options.dry_run else None
-        self._watchdog = Watchdog(grace=app.settings.runner.grace)
+        self._watchdog = Watchdog(
+            grace=app.settings.runner.grace,
+            on_kill=lambda server, killed: events.emit(
+                DeadlineEnforced(server=server, killed=killed)
+            ),
+        )
         # Asked before this process is kept on one CPU.
         self._processes = Processes(isolated.perform, cpus=allowed_cpus())
         self._prepared_values: dict[tuple[str, str], str] = {}
@@ -382,10 +387,10 @@ class _Start:
             text = f"/metrics is not served on {metrics.host}:{port}: {error.strerror or error}"
             self._events.emit(Warned(subject="metrics", text=text))
 
-    def keep_counters(self, deltas: Mapping[tuple[str, str], float]) -> None:
+    def keep_counters(self, counting: MetricsListener) -> None:
         """Keep what only events know; the run is recorded, and losing a count is a warning."""
         try:
-            self._app.ledger.add_counters(deltas)
+            self._app.ledger.add_counters(counting.drain(), counting.states())
         except LedgerError as error:
             self._events.emit(Warned(subject="metrics", text=str(error)))
 

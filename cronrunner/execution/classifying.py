@@ -31,6 +31,7 @@ from cronrunner.model import (
     Reason,
     Result,
     Tenant,
+    own_reason,
 )
 from cronrunner.redaction import Redactor, format_traceback
 from cronrunner.watchdog import Deadline
@@ -83,7 +84,8 @@ class Classifier:
         if isinstance(error, OverlapError):
             return replace(result, outcome=Outcome.SKIPPED, reason=f"{Reason.OVERLAP}: {error}")
         outcome = Outcome.SKIPPED if isinstance(error, Skip) else Outcome.CANCELLED
-        return replace(result, outcome=outcome, reason=self._text(error.reason), by_job=True)
+        reason = self._text(own_reason(error.reason))
+        return replace(result, outcome=outcome, reason=reason, by_job=True)
 
     def _text(self, text: str) -> str:
         clean = text.encode("utf-8", "backslashreplace").decode()

@@ -34,7 +34,7 @@ from typing import Any, Final
 from cronrunner.engines import Engines, FarSessions
 from cronrunner.errors import DeadlineError, ProcessDied
 from cronrunner.execution.attempt import Attempt, Work
-from cronrunner.model import Outcome, Request, Result, Tenant, format_duration
+from cronrunner.model import Killed, Outcome, Request, Result, Tenant, format_duration
 from cronrunner.processes import Lane, Line, Processes
 from cronrunner.watchdog import Deadline, Watchdog
 
@@ -154,6 +154,8 @@ class Isolated:
 
 class _Target:
     """What the watchdog cancels: the sessions at the server, and then the process."""
+
+    severed = Killed.PROCESS
 
     def __init__(self, lane: Lane, sessions: FarSessions) -> None:
         self._lane = lane

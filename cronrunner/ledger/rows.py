@@ -61,6 +61,10 @@ def run_end(report: Report, discovered: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
+def counter_rows(numbers: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
+    return [{"name": name, "label": label, "value": v} for (name, label), v in numbers.items()]
+
+
 def execution_row(result: Result) -> dict[str, Any]:
     request = result.request
     return {

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -155,6 +156,16 @@ class Spool:
 def left_behind(folder: Path) -> Sequence[Path]:
     """Return the spools in a folder, those of live runs included, the oldest first."""
     return sorted(folder.glob(f"*{_SUFFIX}"))
+
+
+def waiting_bytes(folder: Path) -> int:
+    """Return how much is in the spools of a folder beyond the rows of their runs."""
+    total = 0
+    for path in left_behind(folder):
+        # Somebody may be importing it.
+        with suppress(OSError), path.open("rb") as file:
+            total += sum(map(len, islice(_lines(file), 1, None)))
+    return total
 
 
 @contextmanager

@@ -83,6 +83,7 @@ class Statements:
         #: Inserts a job unless it is there.
         self.new_jobs = self._upsert(seen_jobs, lambda _: {"job": seen_jobs.c.job})
         self.count_events = self._upsert(counters, _add(counters, "value"))
+        self.keep_states = self._upsert(counters, lambda new: {"value": new["value"]})
 
     def _upsert(self, table: Table, assign: Assignments, leave_out: Container[str] = ()) -> Rows:
         statement: Insert

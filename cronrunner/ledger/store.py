@@ -46,7 +46,7 @@ from cronrunner.ledger.engine import loss, writing_engine
 from cronrunner.ledger.importing import Importing
 from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.recording import Recording, unrecordable, unrecorded
-from cronrunner.ledger.rows import run_end, run_row
+from cronrunner.ledger.rows import counter_rows, run_end, run_row
 from cronrunner.ledger.schema import migrate
 from cronrunner.ledger.spool import Spool, SpoolContent
 from cronrunner.ledger.statements import Statements
@@ -222,11 +222,19 @@ class Ledger:
         scheduled = None if run is None else run.scheduled_at
         return now if scheduled is None else min(now, scheduled)
 
-    def add_counters(self, deltas: Mapping[tuple[str, str], float]) -> None:
-        """Add to counters that only events know."""
-        rows = [{"name": n, "label": label, "value": v} for (n, label), v in deltas.items()]
-        if rows:
-            self._do(lambda connection: self._statements.count_events(connection, rows))
+    def add_counters(
+        self,
+        deltas: Mapping[tuple[str, str], float],
+        states: Mapping[tuple[str, str], float] | None = None,
+    ) -> None:
+        """Add to counters that only events know, and set gauges: (name, label) -> number."""
+
+        def add(connection: Connection) -> None:
+            self._statements.count_events(connection, counter_rows(deltas))
+            self._statements.keep_states(connection, counter_rows(states or {}))
+
+        if deltas or states:
+            self._do(add)
 
     def pause(self, pause: Pause) -> None:
         """Keep a pause, in the place of one of the same job, tenant and server."""

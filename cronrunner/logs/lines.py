@@ -189,6 +189,12 @@ def _(event: events.ExecutionStuck) -> Line:
 
 
 @line_of.register
+def _(event: events.DeadlineEnforced) -> Line:
+    fields = {"server": event.server, "killed": event.killed.value}
+    return Line("warning", f"a {event.killed} was ended", "deadline.enforced", fields)
+
+
+@line_of.register
 def _(event: events.VisitFinished) -> Line:
     fields = {"tenant": event.tenant, "duration_seconds": event.seconds}
     return Line("debug", "visit finished", "visit.finished", fields)

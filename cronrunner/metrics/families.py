@@ -29,9 +29,15 @@ from prometheus_client.utils import floatToGoString
 from cronrunner import __version__
 from cronrunner.events import Warned
 from cronrunner.metrics.listener import (
+    BREAKER_OPEN,
     BREAKER_OPENINGS,
     DB_ERRORS,
     DISCOVERY_ERRORS,
+    DUPLICATES,
+    KILLS,
+    LEASE_LOSSES,
+    RETRIES,
+    SKIPS,
     SLOTS_MISSED,
 )
 from cronrunner.model import (
@@ -124,9 +130,13 @@ def collect(snapshot: LedgerSnapshot, *, series_limit: int, job_label: str = "jo
         *_tenant_families(snapshot, series_limit, job_label),
         _quarantine(snapshot, job_label),
         *_run_families(snapshot),
-        *_counter_families(snapshot, job_label),
+        *_event_families(snapshot, job_label),
         GaugeMetricFamily("cronrunner_pauses", "Pauses that are in force.", snapshot.pauses),
-        _spool_family(snapshot),
+        GaugeMetricFamily(
+            "cronrunner_spool_bytes",
+            "Outcomes on this host that are not in the ledger yet.",
+            snapshot.spool_bytes,
+        ),
         build_info(),
     ]
 
@@ -279,26 +289,30 @@ def _run_families(snapshot: LedgerSnapshot) -> Iterator[Metric]:
     yield discovered
 
 
-def _counter_families(snapshot: LedgerSnapshot, job_label: str) -> Iterator[Metric]:
+def _event_families(snapshot: LedgerSnapshot, job_label: str) -> Iterator[Metric]:
+    """Yield what only events know; without a label there is a number from the beginning."""
     for name, label, text in (
         (DISCOVERY_ERRORS, "reason", "Discoveries of a source that failed or found nothing."),
         (DB_ERRORS, "code", "Executions that ended with an error, by the database's code."),
+        (KILLS, "killed", "What was ended because its time was over."),
+        (RETRIES, job_label, "Attempts that failed and were repeated."),
+        (SKIPS, "reason", "Executions that were skipped, by the reason."),
+        (DUPLICATES, job_label, "Executions that were not repeated, as their slot was done."),
+        (LEASE_LOSSES, None, "Runs that were found dead: their leases were over, or they were."),
         (SLOTS_MISSED, job_label, "Slots for which nothing was run, and nothing will be."),
         (BREAKER_OPENINGS, "server", "How often a server refused visits until the others waited."),
+        (SPOOL_IMPORTED, None, "Outcomes that came to the ledger late, from the spool of a run."),
+        (BREAKER_OPEN, "server", "1 if a server still refused its visits when its last run ended."),
     ):
-        family = CounterMetricFamily(name, text, labels=(label,))
-        for (counter, value), count in sorted(snapshot.counters.items()):
-            if counter == name:
-                family.add_metric((value,), count)
+        family_of = GaugeMetricFamily if name == BREAKER_OPEN else CounterMetricFamily
+        family = family_of(name, text, labels=() if label is None else (label,))
+        if label is None:
+            family.add_metric((), snapshot.counters.get((name, ""), 0))
+        else:
+            for (counter, value), count in sorted(snapshot.counters.items()):
+                if counter == name:
+                    family.add_metric((value,), count)
         yield family
-
-
-def _spool_family(snapshot: LedgerSnapshot) -> Metric:
-    family = CounterMetricFamily(
-        SPOOL_IMPORTED, "Outcomes that came to the ledger late, from the spool of a lost run."
-    )
-    family.add_metric((), snapshot.counters.get((SPOOL_IMPORTED, ""), 0))
-    return family
 
 
 def _ended(run: RunSummary | None) -> float | None:

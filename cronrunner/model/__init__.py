@@ -11,12 +11,14 @@ from cronrunner.model.life import (
     TRANSITIONS,
     WELL,
     ExitCode,
+    Killed,
     Outcome,
     Reason,
     Repeat,
     State,
     check_transition,
     closes_claim,
+    own_reason,
     whose_skip,
 )
 from cronrunner.model.options import Option
@@ -74,6 +76,7 @@ __all__ = [
     "Isolation",
     "Job",
     "Key",
+    "Killed",
     "LedgerSnapshot",
     "LeftOut",
     "Option",
@@ -107,6 +110,7 @@ __all__ = [
     "closes_claim",
     "format_duration",
     "format_instant",
+    "own_reason",
     "parse_duration",
     "whose_skip",
 ]

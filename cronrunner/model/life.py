@@ -124,10 +124,33 @@ class Reason(StrEnum):
     MISSED = "missed"
 
 
+BY_THE_JOB: Final = "by the job"
+
+
 def whose_skip(reason: str | None) -> str:
     """Return the ``Reason`` that the reason of a skip begins with, or that it was the job's own."""
     given = reason or ""
-    return next((each.value for each in Reason if given.startswith(each)), "by the job")
+    return next((each.value for each in Reason if given.startswith(each)), BY_THE_JOB)
+
+
+def own_reason(text: str) -> str:
+    """Return a job's own reason, so that it cannot be taken for one of the runner's.
+
+    >>> own_reason("stopped by hand")
+    'by the job: stopped by hand'
+    >>> own_reason("nothing to do")
+    'nothing to do'
+    """
+    return text if whose_skip(text) == BY_THE_JOB else f"{BY_THE_JOB}: {text}"
+
+
+class Killed(StrEnum):
+    """What is ended when the time of an attempt is over."""
+
+    STATEMENT = "statement"
+    SESSION = "session"
+    #: With its sessions.
+    PROCESS = "process"
 
 
 class Repeat(StrEnum):

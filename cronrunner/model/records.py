@@ -225,6 +225,8 @@ class LedgerSnapshot:
     counters: Mapping[tuple[str, str], float]
     #: Pauses in force.
     pauses: int = 0
+    #: What dead runs have left in the spools of this host, in bytes.
+    spool_bytes: int = 0
 
 
 DURATION_BUCKETS: Final = (

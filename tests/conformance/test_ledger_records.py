@@ -170,13 +170,15 @@ def test_durations_are_counted_in_their_buckets(database: LedgerDatabase) -> Non
     assert total == pytest.approx(4000.011)
 
 
-def test_counters_add_up(database: LedgerDatabase) -> None:
+def test_counters_add_up_and_states_are_replaced(database: LedgerDatabase) -> None:
     ledger = database.begin("r")
     ledger.add_counters({("errors", "1146"): 2, ("errors", "1049"): 1})
     ledger.add_counters({("errors", "1146"): 3})
-    ledger.add_counters({})
+    ledger.add_counters({}, {("open", "main"): 1})
+    ledger.add_counters({}, {("open", "main"): 0})
 
-    assert snapshot(database).counters == {("errors", "1146"): 5, ("errors", "1049"): 1}
+    counters = {("errors", "1146"): 5, ("errors", "1049"): 1}
+    assert snapshot(database).counters == counters | {("open", "main"): 0}
 
 
 def test_a_tenant_that_is_gone_leaves_the_snapshot_and_not_the_totals(

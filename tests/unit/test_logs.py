@@ -30,6 +30,7 @@ from cronrunner.logs.rendering import LINE_LIMIT, Cleaner, Ecs
 from cronrunner.model import (
     FLEET_TENANT,
     Key,
+    Killed,
     Outcome,
     Report,
     Request,
@@ -146,6 +147,7 @@ EVENTS: tuple[events.Event, ...] = (
     ),
     events.ExecutionStuck(request=REQUEST, server="main", stack='File "jobs/x.py", line 3'),
     events.VisitFinished(tenant="acme", seconds=0.5),
+    events.DeadlineEnforced(server="main", killed=Killed.STATEMENT),
     events.BreakerOpened(server="main", failed_probes=1, wait=timedelta(seconds=20)),
     events.BreakerClosed(server="main"),
     events.PairQuarantined(job="compliance.overdue", tenant="acme", failures=5),

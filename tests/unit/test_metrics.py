@@ -101,6 +101,12 @@ FULL = replace(
         ("cronrunner_discovery_errors_total", "unreachable"): 2,
         ("cronrunner_slots_missed_total", "cleanup.rows"): 5,
         ("cronrunner_breaker_openings_total", "main"): 1,
+        ("cronrunner_breaker_open", "main"): 1,
+        ("cronrunner_skips_total", "paused"): 4,
+        ("cronrunner_duplicates_total", "cleanup.rows"): 6,
+        ("cronrunner_retries_total", "cleanup.rows"): 7,
+        ("cronrunner_kills_total", "statement"): 8,
+        ("cronrunner_lease_losses_total", ""): 9,
     },
 )
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from cronrunner.model import Killed
 from cronrunner.watchdog import ServerWatch
 
 GRACE = timedelta(seconds=0.3)
@@ -14,6 +15,8 @@ GRACE = timedelta(seconds=0.3)
 
 class Recorder:
     """A session that notes what is done to it; `answer` is what a cancel gives."""
+
+    severed = Killed.SESSION
 
     def __init__(self, answer: bool | None = True) -> None:
         self.answer = answer
@@ -83,6 +86,23 @@ def test_a_server_that_cannot_be_asked_has_its_session_severed_at_once(
 
     assert session.done == ["cancel", "sever"]
     assert deadline.disarm() is True
+
+
+def test_it_is_told_what_was_ended() -> None:
+    ended: list[Killed] = []
+    watch = ServerWatch("main", grace=GRACE, on_kill=ended.append)
+    watch.arm(timedelta(milliseconds=1), Recorder(answer=None), lambda: None)
+    soon(lambda: ended)
+    # There was nothing to cancel: nothing was ended.
+    watch.arm(timedelta(milliseconds=1), session := Recorder(answer=False), lambda: None).disarm()
+    deadline = watch.arm(timedelta(milliseconds=1), session, lambda: None)
+    soon(lambda: session.done)
+    deadline.disarm()
+    watch.arm(timedelta(milliseconds=1), Recorder(), lambda: None)
+    soon(lambda: len(ended) == 3)
+    watch.close()
+
+    assert ended == [Killed.SESSION, Killed.STATEMENT, Killed.SESSION]
 
 
 def test_what_nothing_ends_is_stuck_once(watch: ServerWatch) -> None:
