@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection
 
 from cronrunner.errors import LedgerError
-from cronrunner.ledger import ExecutionFilter, liveness, queries, store
+from cronrunner.ledger import ExecutionFilter, liveness, queries, writing
 from cronrunner.model import Claims, Outcome, Result
 from tests.conformance.conftest import NOON, LedgerDatabase, key, result_of, until
 from tests.conformance.holder import report, this_run
@@ -41,7 +41,7 @@ def test_a_run_that_lost_its_lease_ends_at_its_next_heartbeat(database: LedgerDa
     ledger = database.begin("r1", heartbeat=OFTEN, **ELSEWHERE)
     ledger.claim([ACME])
     database.execute(f"UPDATE runs SET finished_at = '{NOON:%Y-%m-%d %H:%M:%S.%f}'")
-    until(lambda: ledger._failure is not None)
+    until(lambda: ledger._writer.failure is not None)
 
     for ask in (ledger.flush, lambda: ledger.claim([BIRCH])):
         with pytest.raises(LedgerError, match=LOST):
@@ -118,15 +118,15 @@ def test_a_run_that_ends_between_two_heartbeats_has_not_lost_its_lease(
     for _ in range(50):
         ledger.flush()
 
-    assert ledger._failure is None
+    assert ledger._writer.failure is None
 
 
 def test_a_write_is_not_repeated_for_longer_than_the_lease_lasts(database: LedgerDatabase) -> None:
     lease = timedelta(seconds=1.2)
     ledger = database.open(heartbeat=timedelta(seconds=0.2), lease=lease)
-    assert ledger._patience_seconds == pytest.approx(1.0)
+    assert ledger._writer.patience_seconds == pytest.approx(1.0)
     if database.server is None:
-        with closing(ledger._writer.connect()) as connection:
+        with closing(ledger._writer.engine.connect()) as connection:
             assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 250
 
 
@@ -146,7 +146,7 @@ def test_an_outcome_that_cannot_be_stored_is_a_failure_and_costs_no_other(
     ledger = database.begin("r1", heartbeat=SELDOM)
     keys = [key(f"t{n}") for n in range(9)]
     claims = ledger.claim(keys)
-    with ledger._wake:
+    with ledger._writer._wake:
         for each in keys:
             ledger.record(result_of(claims, each, **(given if each.tenant == "t4" else {})))
     # It is answered, and so is whoever asks after it.
@@ -177,16 +177,16 @@ def test_a_call_that_is_refused_concerns_who_asked_and_no_other(database: Ledger
 def test_a_drain_is_written_in_groups_and_an_answer_comes_after_the_last(
     database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_GROUP", 20)
+    monkeypatch.setattr(writing, "_GROUP", 20)
     ledger = database.begin("r1", heartbeat=SELDOM)
     groups: list[int] = []
-    write = ledger._record
+    write = ledger._writer._record
 
     def note(connection: Connection, results: Sequence[Result]) -> None:
         groups.append(len(results))
         write(connection, results)
 
-    monkeypatch.setattr(ledger, "_record", note)
+    monkeypatch.setattr(ledger._writer, "_record", note)
     for n in range(110):
         ledger.record(result_of(NONE, key(f"t{n}")))
     ledger.flush()
@@ -224,7 +224,7 @@ def test_a_reader_that_holds_its_connection_does_not_keep_the_writer_waiting(
     ledger = database.begin("r1", heartbeat=SELDOM)
     with ledger._engine.connect() as reader:
         assert ledger.claim([ACME]).granted == {ACME: 1}
-        assert ledger._writer.pool is not reader.engine.pool
+        assert ledger._writer.engine.pool is not reader.engine.pool
     if database.server is not None:
-        sizes = [each.pool.size() for each in (ledger._engine, ledger._writer)]  # type: ignore[attr-defined]
+        sizes = [each.pool.size() for each in (ledger._engine, ledger._writer.engine)]  # type: ignore[attr-defined]
         assert sizes == [1, 1]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cronrunner.errors import LedgerError
-from cronrunner.ledger import ExecutionFilter, Ledger, store
+from cronrunner.ledger import ExecutionFilter, Ledger, writing
 from cronrunner.model import (
     DURATION_BUCKETS,
     Claims,
@@ -365,7 +365,7 @@ def test_a_ledger_that_is_away_for_a_moment_loses_nothing(database: LedgerDataba
 def test_a_ledger_that_is_lost_for_good_says_so_to_everybody_who_asks(
     database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(writing, "PATIENCE_SECONDS", 0.2)
     ledger = database.begin("r1")
     claims = ledger.claim([ACME])
     database.execute("DROP TABLE executions")

@@ -40,7 +40,7 @@ def begin(database: LedgerDatabase, folder: Path | None, name: str, **given: Any
 
 def lose(ledger: Ledger, *results: Result, end: bool = True) -> None:
     """Lose the ledger for good before ``results`` come; ``end`` is false for a killed process."""
-    ledger._fail(LedgerError("the ledger was lost"), [])
+    ledger._writer._fail(LedgerError("the ledger was lost"), [])
     for each in results:
         ledger.record(each)
     if end:
@@ -126,12 +126,12 @@ def test_the_group_whose_commit_failed_is_spooled_and_what_waited_behind_it(
     ledger = begin(database, folder, "r1")
     granted = ledger.claim([ACME, BIRCH, CEDAR])
     lost: list[bool] = []
-    ledger._on_lost = lambda: lost.append(True)
+    ledger._writer._on_lost = lambda: lost.append(True)
 
     def refuse(*_: Any, **__: Any) -> None:
         raise LedgerError("the lease was lost")
 
-    monkeypatch.setattr(ledger, "_transact", refuse)
+    monkeypatch.setattr(ledger._writer, "_transact", refuse)
     ledger.record(result_of(granted, ACME))
     ledger.record(result_of(granted, BIRCH))
     until(lambda: lost == [True])
@@ -234,7 +234,7 @@ def test_a_killed_run_is_buried_after_its_spool_was_imported(
 def test_the_spool_of_a_live_run_is_left_alone(database: LedgerDatabase, folder: Path) -> None:
     ledger = begin(database, folder, "r1")
     granted = ledger.claim([ACME])
-    ledger._fail(LedgerError("the ledger was lost"), [])
+    ledger._writer._fail(LedgerError("the ledger was lost"), [])
     ledger.record(result_of(granted, ACME))
 
     assert imported(database, folder) == []
@@ -260,7 +260,7 @@ def test_a_prepared_value_comes_with_its_outcome(database: LedgerDatabase, folde
     ledger = begin(database, folder, "r1")
     prepare = key(FLEET, job="count:prepare")
     granted = ledger.claim([prepare])
-    ledger._fail(LedgerError("the ledger was lost"), [])
+    ledger._writer._fail(LedgerError("the ledger was lost"), [])
     ledger.keep_prepared("count", prepare.slot_key, "[1]")
     ledger.record(result_of(granted, prepare, value="[1]"))
     ledger.close()
@@ -297,7 +297,7 @@ def test_a_ledger_that_is_lost_while_it_imports_keeps_the_file(
     ledger = begin(database, folder, "r1")
     lose(ledger, result_of(ledger.claim([ACME]), ACME))
     broken = database.open()
-    broken._fail(LedgerError("the ledger was lost"), [])
+    broken._writer._fail(LedgerError("the ledger was lost"), [])
     told: list[Event] = []
     import_spools(broken, folder, told.append)
 
