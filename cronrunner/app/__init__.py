@@ -301,11 +301,14 @@ class App:
 
     def find_run(self, name: str) -> Mapping[str, Any]:
         """Return a run by its id, the beginning of it, or ``last``. Raises ``ConfigError``."""
-        found = self.queries.find_run(name)
-        if found is None:
-            text = f"no run {name!r}; `cronrunner history --runs` lists them, `last` is the newest"
-            raise ConfigError([Problem(text=text)])
-        return found
+        found = self.queries.find_runs(name)
+        if len(found) == 1:
+            return found[0]
+        what = f"no run {name!r}"
+        if found:
+            what = f"more than one run begins with {name!r}, as {found[0]['run']} does"
+        text = f"{what}; `cronrunner history --runs` lists them, `last` is the newest"
+        raise ConfigError([Problem(text=text)])
 
     def unencrypted(self, server: str) -> str | None:
         """Say that a server off this machine offers no TLS and is used all the same."""

@@ -27,6 +27,7 @@ def find_errors(settings: Settings, found: Found) -> list[Problem]:
     """Return every mistake that keeps a run from starting. Broken job files do not."""
     problems = [
         *_server_errors(settings),
+        *_certificate_errors(settings),
         *_schedule_errors(found.jobs),
     ]
     for location, pattern, override in _overrides(settings):
@@ -90,6 +91,17 @@ def _server_errors(settings: Settings) -> Iterator[Problem]:
         ledger_endpoint(settings)
     except ValueError as error:
         yield _at(settings, f"ledger: {error}", "ledger")
+
+
+def _certificate_errors(settings: Settings) -> Iterator[Problem]:
+    places: list[tuple[tuple[str, ...], Path | None]] = [
+        (("servers", name, "tls_ca"), server.tls_ca) for name, server in settings.servers.items()
+    ]
+    places.append((("ledger", "tls_ca"), settings.ledger.tls_ca))
+    for location, given in places:
+        if given is not None and not (settings.folder / given).is_file():
+            text = f"{'.'.join(location)}: expected a file of certificates, got {given}, no file"
+            yield _at(settings, text, *location)
 
 
 def _schedule_errors(jobs: Mapping[str, Job]) -> Iterator[Problem]:

@@ -1,9 +1,9 @@
 """What is due: for each job and tenant the newest slot that nobody has done yet.
 
 A slot is due when it is not later than the moment that the trigger says, not earlier than its job
-and its tenant were first seen, and not closed. Older slots that nobody did are missed: they are
-counted, and never done one by one. A due slot that is later than the job's ``catch_up`` is missed
-as well; that is recorded, so that it is said once.
+and its tenant were first seen, and neither it nor a newer one is closed. Older slots that nobody
+did are missed: they are counted, and never done one by one. A due slot that is later than the
+job's ``catch_up`` is missed as well; that is recorded, so that it is said once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from cronrunner.app.catalogue import Catalogue
 from cronrunner.ledger import Queries
-from cronrunner.model import FLEET_TENANT, Job, Scope, Slot, Tenant
+from cronrunner.model import FLEET, FLEET_TENANT, Job, Scope, Slot, Tenant, format_instant
 
 #: More missed slots of one pair are not counted.
 _MISSED: Final = 10_000
@@ -58,6 +58,12 @@ class Due:
             return f"not due: the slot {slot.key} is older than what is known of it"
         if tenant.name in self._closed(job.name, slot.key):
             return f"not due: the slot {slot.key} is done"
+        newer = self._newest_closed.get((job.name, tenant.name), slot.at)
+        if newer > slot.at:
+            # A trigger that was overtaken: the slot was counted as missed.
+            return (
+                f"not due: the slot {slot.key} is older than {format_instant(newer)}, which is done"
+            )
         return None
 
     def is_missed(self, job: Job, tenant: Tenant) -> bool:
@@ -84,5 +90,5 @@ class Due:
 
     def _seen_at(self, job: str, tenant: str) -> datetime:
         """Return from when on slots count: both are seen now if they were never seen before."""
-        seen = (self._jobs_seen.get(job, self._at), self._tenants_seen.get(tenant))
-        return max(each for each in seen if each is not None)
+        seen = self._jobs_seen.get(job, self._at)
+        return seen if tenant == FLEET else max(seen, self._tenants_seen.get(tenant, self._at))

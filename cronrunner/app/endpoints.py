@@ -15,6 +15,7 @@ from cronrunner.databases import KINDS, Endpoint, ServerParts
 _DEFAULT_VISITS: Final = 16
 #: By default a run takes no more than this part of a server's connections.
 _SHARE_OF_SERVER: Final = 0.5
+_LAST_PORT: Final = 65_535
 #: Kept for the runner itself on each server.
 CONTROL_CONNECTIONS: Final = 1
 #: Threads that one core can feed: work that waits for servers gains by more, Python does not.
@@ -29,6 +30,9 @@ def parse_url(text: str) -> URL:
         # A ValueError comes of a port that is no number.
         msg = "expected a URL such as mysql+pymysql://user@host:3306 or sqlite://"
         raise ValueError(msg) from error
+    if url.port is not None and not 0 < url.port <= _LAST_PORT:
+        msg = f"expected a port of 1 to {_LAST_PORT}, got {url.port}"
+        raise ValueError(msg)
     scheme, _, driver = url.drivername.partition("+")
     if scheme not in KINDS:
         msg = f"expected a URL of {', '.join(KINDS)}, got {url.drivername!r}"

@@ -83,9 +83,15 @@ def _house(config: str) -> _House:
 
 
 def _resolver(app: App, sent: Sent) -> Callable[[Request, Tenant], Work]:
-    return lambda request, tenant: app.catalogue.work(
-        request, tenant, lambda *_: sent.prepared, lambda *_: sent.results
-    )
+    def resolve(request: Request, tenant: Tenant) -> Work:
+        if request.key.job.partition(":")[0] not in app.catalogue.jobs:
+            # It was there in the run: its file can be loaded there and not here.
+            raise ConfigError(list(app.found.problems))
+        return app.catalogue.work(
+            request, tenant, lambda *_: sent.prepared, lambda *_: sent.results
+        )
+
+    return resolve
 
 
 def _pause(delay: timedelta) -> None:

@@ -75,8 +75,11 @@ class Queries:
         with self._engine.connect() as connection:
             return [_run_document(row) for row in connection.execute(query)]
 
-    def find_run(self, name: str) -> Document | None:
-        """Return a run by its id, by the beginning of it, or the newest real one for ``last``."""
+    def find_runs(self, name: str) -> Sequence[Document]:
+        """Return the runs whose ids begin with ``name``, two at the most; the one if it is an id.
+
+        ``last`` is the newest real one.
+        """
         query = select(runs).order_by(runs.c.started_at.desc(), runs.c.run.desc()).limit(2)
         if name == "last":
             # A dry run has done nothing that could be shown, resumed or repeated.
@@ -86,9 +89,8 @@ class Queries:
         with self._engine.connect() as connection:
             found = connection.execute(query).all()
         exact = [row for row in found if row.run == name]
-        if exact or name == "last" or len(found) == 1:
-            return _run_document((exact or found)[0]) if found else None
-        return None
+        chosen = found[:1] if name == "last" else exact or found
+        return [_run_document(row) for row in chosen]
 
     def drained_since(self, selection: Mapping[str, Any]) -> datetime | None:
         """Return when the last completed run of ``selection`` began, if it was drained."""

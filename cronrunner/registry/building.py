@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -44,6 +45,8 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
 ) -> Job | list[Problem]:
     """Turn a declaration into a job, or into all that is wrong with it."""
     texts: list[str] = []
+    if inspect.iscoroutinefunction(call):
+        texts.append("expected a plain function, got async def; asyncio.run() calls one in a job")
 
     def take(label: str, read: Callable[[], T], fallback: T) -> T:
         try:

@@ -73,7 +73,8 @@ def test_jobs_are_shown_with_what_is_declared(tmp_path: Path) -> None:
     work = next(row for row in finished.document if row["job"] == "jobs.work")
     wanted = {
         "job": "jobs.work", "enabled": True, "schedule": "0 2 * * *", "timeout_seconds": 120,
-        "attempts": 2, "scope": "tenant", "transaction": "tenant", "isolation": "thread", "options": {"days": 30},
+        "attempts": 2, "scope": "tenant", "transaction": "tenant", "isolation": "thread",
+        "overlap": "skip", "exactly_once": False, "external_effects": False, "options": {"days": 30},
         "origin": "jobs.py:6", "description": "Count the days.\n\nAll of them.",
     }  # fmt: skip
     assert {name: work[name] for name in wanted} == wanted
@@ -142,6 +143,8 @@ def test_one_run_is_shown_by_its_id_its_beginning_and_as_the_last(tmp_path: Path
     unknown = fleet.run("show", "1999")
     assert (unknown.code, unknown.stdout) == (2, "")
     assert "no run '1999'" in unknown.stderr
+    fleet.run()
+    assert "more than one run begins with '2'" in fleet.run("show", "2").stderr
 
 
 def test_a_ledger_in_which_nothing_is_yet_can_be_asked(tmp_path: Path) -> None:

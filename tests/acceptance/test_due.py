@@ -1,5 +1,6 @@
 """What is due, by slots that have passed: tenants, jobs and time zones of their own."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,26 @@ def test_what_was_never_seen_has_no_slots_in_the_past(tmp_path: Path) -> None:
     fleet = small(tmp_path, _NIGHTLY)
     assert _due(fleet, "2026-03-01T12:00Z").document["executions"] == []
     assert _due(fleet, "2026-03-02T02:00Z").document["outcomes"] == {"succeeded": 3}
+
+
+def test_a_tenant_that_is_new_has_no_slots_in_the_past(tmp_path: Path) -> None:
+    fleet = small(tmp_path, _NIGHTLY)
+    _seen(fleet)
+    _due(fleet, "2026-03-01T02:00Z")
+    shutil.copy(tmp_path / "tenants" / "t0.db", tmp_path / "tenants" / "t9.db")
+
+    assert _due(fleet, "2026-03-01T12:00Z").document["executions"] == []
+    assert _due(fleet, "2026-03-02T12:00Z").document["outcomes"] == {"succeeded": 4}
+
+
+def test_a_trigger_that_was_overtaken_does_nothing(tmp_path: Path) -> None:
+    fleet = small(tmp_path, _NIGHTLY.replace('schedule="0 2 * * *"', 'every="15m"'))
+    _due(fleet, "2026-03-01T00:00Z")
+    assert _due(fleet, "2026-03-01T09:00Z").log_lines("slots.missed")
+
+    # What was counted as missed stays so.
+    assert _due(fleet, "2026-03-01T05:00Z").document["executions"] == []
+    assert written(fleet) == {"t0": 2, "t1": 2, "t2": 2}
 
 
 def test_a_trigger_that_is_six_hours_late_does_its_slot(tmp_path: Path) -> None:

@@ -525,3 +525,21 @@ def test_a_configuration_that_changed_meanwhile_is_refused_by_the_process(tmp_pa
 
     assert finished.outcomes == {("a", "t0"): "succeeded", ("b", "t0"): "failed"}
     assert "was changed while the run lasted" in finished.execution("b", "t0")["error"]
+
+
+def test_a_file_that_cannot_be_loaded_in_a_process_is_named(tmp_path) -> None:
+    shy = """
+        import multiprocessing
+
+        if multiprocessing.parent_process() is not None:
+            raise ImportError("not here")
+
+        @job(isolation="process")
+        def work(ctx):
+            pass
+    """
+    run = small(tmp_path, shy, tenants=1).run("--json")
+
+    error = run.execution("jobs.work", "t0")["error"]
+    assert "jobs.py:" in error
+    assert "ImportError: not here" in error

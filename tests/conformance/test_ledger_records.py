@@ -278,13 +278,14 @@ def test_a_run_is_found_by_its_id_its_beginning_and_as_the_last(database: Ledger
     for name in ("20260301-aa", "20260301-ab", "20260302-aa"):
         database.clock.forward(minutes=1)
         database.begin(name)
-    ask = database.queries.find_run
 
-    assert (ask("last") or {})["run"] == "20260302-aa"
-    assert (ask("20260302") or {})["run"] == "20260302-aa"
-    assert (ask("20260301-aa") or {})["run"] == "20260301-aa"
-    assert ask("20260301") is None
-    assert ask("2026030_") is None
+    def ask(name: str) -> list[str]:
+        return [row["run"] for row in database.queries.find_runs(name)]
+
+    assert ask("last") == ask("20260302") == ["20260302-aa"]
+    assert ask("20260301-aa") == ["20260301-aa"]
+    assert ask("20260301") == ["20260301-ab", "20260301-aa"]
+    assert ask("2026030_") == []
     assert [row["run"] for row in database.queries.runs(2)] == ["20260302-aa", "20260301-ab"]
 
 

@@ -113,6 +113,15 @@ def test_a_server_that_cannot_work_is_an_error(errors: Check, server: str, expec
     assert expected in problem
 
 
+def test_a_file_of_certificates_that_is_not_there_is_an_error(errors: Check) -> None:
+    server = "{url: 'mysql://u@h', tls_ca: ca.pem, discover: {list: [a]}}"
+    expected = "servers.main.tls_ca: expected a file of certificates, got "
+    (problem,) = errors(f"servers:\n  main: {server}\n")
+
+    assert problem.startswith(f"tenants.yaml:2: {expected}")
+    assert problem.endswith("ca.pem, no file")
+
+
 def test_what_is_declared_and_not_enforced_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "tenants.yaml"
     path.write_text(FILES, encoding="utf-8")

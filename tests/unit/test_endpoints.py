@@ -58,6 +58,7 @@ def test_every_way_to_write_mysql_takes_the_one_driver(scheme: str) -> None:
         ("mysql+mysqldb://x", "expected the driver pymysql, got 'mysqldb'"),
         ("nonsense", "expected a URL such as mysql+pymysql://user@host:3306 or sqlite://"),
         ("mysql://u:hunter2@h:port", "expected a URL such as"),
+        ("mysql://h:99999", "expected a port of 1 to 65535, got 99999"),
         ("mysql://h/?ssl_ca=x", "expected TLS to be set by the keys tls and tls_ca"),
     ],
 )

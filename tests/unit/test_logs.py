@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cronrunner import events
@@ -387,7 +387,7 @@ def test_the_worst_line_is_still_short(make_log: Make) -> None:
     assert log.line["cronrunner"]["outcome"] == "failed"
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.text(),
     st.dictionaries(

@@ -176,6 +176,12 @@ def test_a_name_that_cannot_be_a_jobs_is_refused(find: Find, name: str) -> None:
     assert "name: expected letters, digits, _ and dots, at most 80 long" in problem
 
 
+def test_a_coroutine_is_no_job_yet(find: Find) -> None:
+    (problem,) = problems(find(a="@job\nasync def x(ctx): ...\n"))
+
+    assert problem.startswith("a.py:2: job a.x: expected a plain function, got async def")
+
+
 def test_all_mistakes_of_a_file_are_reported_together(find: Find) -> None:
     found = find(
         a="""
