@@ -103,6 +103,16 @@ class Arbiter:
                 held[key] = row.run
         return Claims(granted=granted, duplicates=duplicates, held=held, overlapping=overlapping)
 
+    def done(
+        self, connection: Connection, keys: Sequence[Key], repeat: Repeat
+    ) -> Mapping[Key, str]:
+        """Return the run that has done it for each of ``keys`` that is not to be repeated."""
+        return {
+            Key(job=row.job, tenant=row.tenant, slot_key=row.slot_key): row.run
+            for row in self._claim_rows(connection, keys)
+            if row.state == "closed" and not is_repeated(row.outcome, repeat)
+        }
+
     def _overlapping(
         self, connection: Connection, run: Run, keys: Sequence[Key]
     ) -> Mapping[Key, Holder]:

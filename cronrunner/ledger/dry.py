@@ -57,12 +57,16 @@ class DryLedger:
         What another slot is at work on is done here as well: it is rolled back.
         """
         del alone
-        closed = {key: found for key in keys if (found := self._closing(key)) is not None}
-        duplicates = {
-            key: run for key, (run, outcome) in closed.items() if not is_repeated(outcome, repeat)
-        }
+        duplicates = self.done(keys, repeat=repeat)
         granted = {key: 1 for key in keys if key not in duplicates}
         return Claims(granted=granted, duplicates=duplicates, held={})
+
+    def done(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Mapping[Key, str]:
+        """Return the run that has done it for each of ``keys`` that is done."""
+        closed = {key: found for key in keys if (found := self._closing(key)) is not None}
+        return {
+            key: run for key, (run, outcome) in closed.items() if not is_repeated(outcome, repeat)
+        }
 
     def _closing(self, key: Key) -> tuple[str, str] | None:
         of_slot = key.job, key.slot_key

@@ -122,6 +122,10 @@ class Ledger:
             lambda connection: self._arbiter.claim(connection, run, keys, repeat, alone)
         )
 
+    def done(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Mapping[Key, str]:
+        """Return the run that has done it for each of ``keys`` that is done; claim nothing."""
+        return self._writer.do(lambda connection: self._arbiter.done(connection, keys, repeat))
+
     def record(self, result: Result) -> None:
         """Hand over the outcome of an execution; ``flush`` waits for it."""
         self._writer.add(result)

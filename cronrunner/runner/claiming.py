@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from cronrunner.errors import LedgerError
@@ -99,10 +99,26 @@ class Claiming:
             if not self._ending.ledger_lost:
                 raise
             return none
-        for refused, held in ((claims.duplicates, False), (claims.held, True)):
-            for key, holder in refused.items():
-                self._parts.events.emit(ClaimRefused(key=key, holder=holder, held=held))
+        self._tell_refused(claims.duplicates, held=False)
+        self._tell_refused(claims.held, held=True)
         return claims
+
+    def _done(self, keys: Sequence[Key]) -> Mapping[Key, str]:
+        """Return what of this is done already, and by which run."""
+        if not keys:
+            return {}
+        try:
+            done = self._parts.ledger.done(keys, repeat=self._order.repeat)
+        except LedgerError:
+            if not self._ending.ledger_lost:
+                raise
+            return {}
+        self._tell_refused(done, held=False)
+        return done
+
+    def _tell_refused(self, refused: Mapping[Key, str], *, held: bool) -> None:
+        for key, holder in refused.items():
+            self._parts.events.emit(ClaimRefused(key=key, holder=holder, held=held))
 
     def set_aside(self, given: Sequence[SetAside]) -> None:
         """Record what is planned and not done; what closes its claim takes it first."""
@@ -113,9 +129,12 @@ class Claiming:
             self._results.leave_out(
                 closing[key].tenant, self._request(key, fence), closing[key].reason
             )
-        for each in given:
-            if not each.closes:
-                self.leave_out(each.tenant, self.key(each.job, each.tenant), each.reason)
+        left = {self.key(each.job, each.tenant): each for each in given if not each.closes}
+        done = self._done(list(left))
+        self._results.tally.duplicates += len(done)
+        for key, each in left.items():
+            if key not in done:
+                self.leave_out(each.tenant, key, each.reason)
 
     def leave_out(self, tenant: Tenant, key: Key, reason: str) -> None:
         """Record that a planned execution was never claimed."""

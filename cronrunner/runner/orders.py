@@ -74,6 +74,9 @@ class RunLedger(Protocol):
     ) -> Claims:
         """Take claims, durably; of jobs in ``alone`` only if no other slot is at work."""
 
+    def done(self, keys: Sequence[Key], *, repeat: Repeat = Repeat.NOTHING) -> Mapping[Key, str]:
+        """Return the run that has done it for each of ``keys`` that is done."""
+
     def record(self, result: Result) -> None:
         """Take an outcome."""
 

@@ -64,6 +64,16 @@ def test_what_a_pause_kept_from_running_is_left_for_resume(tmp_path: Path) -> No
     assert fleet.run("run", "--resume=last", "--json").document["outcomes"] == {"succeeded": 3}
 
 
+def test_what_was_done_before_it_was_paused_is_a_duplicate(tmp_path: Path) -> None:
+    fleet = small(tmp_path)
+    fleet.run(*AT)
+    fleet.run("pause", "--tenant=t1", *BECAUSE)
+    again = fleet.run(*AT)
+
+    assert (again.code, again.document["outcomes"], again.document["duplicates"]) == (0, {}, 3)
+    assert fleet.run("history", "--outcome=skipped", "--json").document == []
+
+
 def test_neither_an_exact_tenant_nor_again_gets_past_a_pause(tmp_path: Path) -> None:
     fleet = fleet_that_ran(tmp_path)
     fleet.run("pause", "--tenant=t1", *BECAUSE)
