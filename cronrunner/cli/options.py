@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -98,6 +98,9 @@ class Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
+_WHOLE_PERCENT: Final = 100
+
+
 class Failures(click.ParamType[tuple[int | None, float | None]]):
     """``N`` or ``N%``: a count, or a part in percent."""
 
@@ -118,8 +121,10 @@ class Failures(click.ParamType[tuple[int | None, float | None]]):
             number = math.nan
         is_percent = value.endswith("%")
         whole = is_percent or (math.isfinite(number) and number == int(number))
-        if not math.isfinite(number) or number <= 0 or not whole:
-            self.fail(f"expected a number from 1, or a part such as 2%, got {value!r}", param, ctx)
+        most = _WHOLE_PERCENT if is_percent else math.inf
+        if not math.isfinite(number) or not 0 < number <= most or not whole:
+            expected = "a number from 1, or a part such as 2% and no more than 100%"
+            self.fail(f"expected {expected}, got {value!r}", param, ctx)
         return (None, number) if is_percent else (int(number), None)
 
 

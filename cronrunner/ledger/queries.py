@@ -82,8 +82,10 @@ class Queries:
         """
         query = select(runs).order_by(runs.c.started_at.desc(), runs.c.run.desc()).limit(2)
         if name == "last":
-            # A dry run has done nothing that could be shown, resumed or repeated.
-            query = query.where(runs.c.selection.not_like(f"%{_DRY}%"))
+            # Dry runs, and those refused for their command line, have done nothing that could be
+            # shown, resumed or repeated.
+            refused = runs.c.exit_code.is_not_distinct_from(ExitCode.USAGE)
+            query = query.where(runs.c.selection.not_like(f"%{_DRY}%"), ~refused)
         else:
             query = query.where(runs.c.run.startswith(name, autoescape=True))
         with self._engine.connect() as connection:

@@ -143,7 +143,8 @@ def test_one_run_is_shown_by_its_id_its_beginning_and_as_the_last(tmp_path: Path
     unknown = fleet.run("show", "1999")
     assert (unknown.code, unknown.stdout) == (2, "")
     assert "no run '1999'" in unknown.stderr
-    fleet.run()
+    assert fleet.run("run", "--tenant=nobody").code == 2
+    assert fleet.run("show", "last", "--json").document["run"] == name
     assert "more than one run begins with '2'" in fleet.run("show", "2").stderr
 
 
