@@ -8,20 +8,18 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner import planning
 from cronrunner.affinity import OneCpu, allowed_cpus
 from cronrunner.app import dry, isolated
 from cronrunner.app.checks import warn_ledger_in_container
+from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due
 from cronrunner.app.selections import selection_document, selection_of
-from cronrunner.databases import describe
-from cronrunner.errors import ConfigError, LedgerError, Problem
+from cronrunner.errors import ConfigError, Problem
 from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, SlotsMissed, Warned
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Breakers, Executor, ThreadExecutor
@@ -90,6 +88,7 @@ def start_run(
     app.refuse_errors()
     counting = MetricsListener()
     events = app.events = Dispatcher([counting, *listeners])
+    delivery = Delivery(app, events, counting)
     start = _Start(app, selection, options, events)
     runner = Runner(start.order(), start.parts())
     on_runner(runner)
@@ -98,11 +97,11 @@ def start_run(
             stack.enter_context(OneCpu())
         stack.enter_context(Pulse(grace=app.settings.runner.grace, file=sys.__stderr__))
         stack.callback(start.close)
-        start.serve_metrics(stack)
+        delivery.serve(stack, port=options.metrics_port)
         report = runner.run()
         if not options.dry_run:
-            start.keep_counters(counting)
-            start.deliver_metrics()
+            delivery.keep()
+            delivery.deliver()
     return report
 
 
@@ -373,53 +372,6 @@ class _Start:
         """End the watch over deadlines, and the processes: nothing is awaited any more."""
         self._watchdog.close()
         self._processes.close()
-
-    def serve_metrics(self, stack: ExitStack) -> None:
-        """Serve metrics while the run lasts; a port that is taken is no reason not to run."""
-        metrics, port = self._app.settings.metrics, self._options.metrics_port
-        if port is None:
-            port = metrics.port
-        if port is None:
-            return
-        try:
-            stack.enter_context(self._app.serving(metrics.host, port, self._events))
-        except OSError as error:
-            text = f"/metrics is not served on {metrics.host}:{port}: {error.strerror or error}"
-            self._events.emit(Warned(subject="metrics", text=text))
-
-    def keep_counters(self, counting: MetricsListener) -> None:
-        """Keep what only events know; the run is recorded, and losing a count is a warning."""
-        try:
-            self._app.ledger.add_counters(counting.drain(), counting.states())
-        except LedgerError as error:
-            self._events.emit(Warned(subject="metrics", text=str(error)))
-
-    def deliver_metrics(self) -> None:
-        """Bring the metrics to the configured sinks; none can fail the run or hold it up."""
-        metrics = self._app.settings.metrics
-        if metrics.pushgateway is None and metrics.textfile is None:
-            return
-        from cronrunner.metrics import sinks  # noqa: PLC0415 - a run without sinks does not pay
-        from cronrunner.metrics.families import Payload, dropped  # noqa: PLC0415
-
-        wanted: list[sinks.MetricsSink] = []
-        if metrics.pushgateway is not None:
-            url, group = metrics.pushgateway.reveal(), metrics.pushgateway_job
-            wanted.append(sinks.Pushgateway(url=url, timeout=metrics.timeout, job=group))
-        if metrics.textfile is not None:
-            path = self._app.settings.folder / metrics.textfile
-            wanted.append(sinks.Textfile(path=path, timeout=metrics.timeout))
-        try:
-            snapshot = self._app.snapshot()
-        except (LedgerError, SQLAlchemyError) as error:
-            text = self._app.redactor.text(describe(error))
-            self._events.emit(Warned(subject="metrics", text=f"metrics are not delivered: {text}"))
-            return
-        payload = Payload(snapshot=snapshot, series_limit=metrics.series_limit)
-        if warning := dropped(payload.snapshot, series_limit=metrics.series_limit):
-            self._events.emit(warning)
-        for failed in sinks.deliver(wanted, payload):
-            self._events.emit(replace(failed, error=self._app.redactor.text(failed.error)))
 
 
 def _refuse_contradictions(options: RunOptions) -> None:
