@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from cronrunner.model import Key, Killed, Report, Request, Result, Run, Shrink, Spooled, Tenant
@@ -213,6 +213,15 @@ class Warned(Event):
 
     subject: str
     text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerPruned(Event):
+    """History that is too old was removed from the ledger."""
+
+    #: Of all its tables.
+    rows: int
+    before: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

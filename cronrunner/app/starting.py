@@ -18,6 +18,7 @@ from cronrunner.app import dry, isolated
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due
+from cronrunner.app.pruning import prune_a_while
 from cronrunner.app.selections import selection_document, selection_of
 from cronrunner.errors import ConfigError, Problem
 from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, SlotsMissed, Warned
@@ -102,6 +103,7 @@ def start_run(
         if not options.dry_run:
             delivery.keep()
             delivery.deliver()
+            prune_a_while(app)
     return report
 
 

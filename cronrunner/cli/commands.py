@@ -187,6 +187,17 @@ def unpause(**asked: Any) -> int:  # noqa: ANN401 - the options above
 
 
 @click.command()
+@click.option("--keep", type=Duration(), help="Keep so long. Default: `ledger.keep`.")
+@config_option
+@json_option
+def prune(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Remove old history from the ledger; each run does a little of it."""
+    from cronrunner.cli.pruning import prune_now  # noqa: PLC0415 - see the module
+
+    return prune_now(**asked)
+
+
+@click.command()
 @click.option("--connect", is_flag=True, help="Also connect to servers and ledger, and discover.")
 @click.option("--print-schema", is_flag=True, help="Print the JSON Schema of tenants.yaml.")
 @config_option
@@ -224,4 +235,6 @@ def init(folder: str) -> int:
     return write_starter(folder)
 
 
-COMMANDS = (run, due, plan, jobs, tenants, history, show, pause, unpause, check, serve, init)
+COMMANDS = (
+    run, due, plan, jobs, tenants, history, show, pause, unpause, prune, check, serve, init,
+)  # fmt: skip

@@ -150,6 +150,12 @@ class LedgerSettings(Section):
         "one writes, the others read.",
     )
 
+    keep: Duration = Field(
+        timedelta(days=90),
+        ge=timedelta(days=1),
+        description="How long history is kept; what is older is removed after a run. "
+        "Statistics and metrics stay as they are.",
+    )
     spool: FolderPath = Field(
         Path("var/spool"),
         description="Folder for outcomes that the ledger cannot take, until the next command.",

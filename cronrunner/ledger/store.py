@@ -22,6 +22,7 @@ from cronrunner.events import Event
 from cronrunner.ledger import keeping, pausing
 from cronrunner.ledger.arbitration import Arbiter, of_run
 from cronrunner.ledger.importing import Importing
+from cronrunner.ledger.pruning import prune_batch
 from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.recording import Recording
 from cronrunner.ledger.rows import counter_rows, run_end, run_row
@@ -173,6 +174,16 @@ class Ledger:
 
         if deltas or states:
             self._writer.do(add)
+
+    def prune(self, before: datetime, *, is_over: Callable[[], bool] = lambda: False) -> int:
+        """Remove what is older than ``before`` until ``is_over``; return how many rows."""
+        removed = 0
+        while not is_over():
+            batch = self._writer.do(lambda connection: prune_batch(connection, before))
+            if not batch:
+                break
+            removed += batch
+        return removed
 
     def pause(self, pause: Pause) -> None:
         """Keep a pause, in the place of one of the same job, tenant and server."""

@@ -234,6 +234,12 @@ def _(event: events.Warned) -> Line:
 
 
 @line_of.register
+def _(event: events.LedgerPruned) -> Line:
+    fields = {"rows": event.rows, "before": event.before.isoformat()}
+    return Line("info", "old history was removed", "ledger.pruned", fields)
+
+
+@line_of.register
 def _(event: events.OutcomesSpooled) -> Line:
     spooled = event.spooled
     fields = {

@@ -1,8 +1,10 @@
 """`plan`, `jobs`, `tenants`, `history`, `show` and `init`: for people, and as documents."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from tests.acceptance.fleet import ROOT, Fleet
@@ -203,3 +205,32 @@ def test_nothing_is_executed_by_a_command_that_only_looks(tmp_path: Path) -> Non
 
     assert +written(fleet) == {}
     assert fleet.query("SELECT count(*) FROM runs") == [(0,)]
+
+
+def test_what_is_too_old_goes_after_a_run_and_by_hand(tmp_path: Path) -> None:
+    fleet = small(tmp_path, ledger={"keep": "1d"})
+    for minute in range(3):
+        fleet.run("run", "--scheduled-at", f"2026-03-01T02:0{minute}Z")
+    make_old(fleet, days=2)
+
+    dry = fleet.run("run", "--dry-run", "--json")
+    assert dry.log_lines("ledger.pruned") == []
+    run = fleet.run("run", "--json")
+    (line,) = run.log_lines("ledger.pruned")
+    # Three runs with their executions and attempts, and all claims but the newest.
+    assert line["cronrunner"]["rows"] == 3 * (1 + 3 + 3) + 2 * 3
+    assert len(fleet.run("history", "--json").document) == 3
+    assert fleet.run("tenants", "--json").document[0]["last_run_at"]
+
+    make_old(fleet, days=2)
+    by_hand = fleet.run("prune", "--json", "--keep", "3d")
+    assert (by_hand.code, by_hand.document["rows"]) == (0, 0)
+    # The run, what belongs to it, and the dry run.
+    assert "removed 11 rows" in fleet.run("prune").stdout
+    assert fleet.run("history", "--json").document == []
+
+
+def make_old(fleet: Fleet, *, days: int) -> None:
+    with closing(sqlite3.connect(fleet.ledger_file)) as ledger:
+        ledger.execute(f"UPDATE runs SET started_at = datetime(started_at, '-{days} days')")
+        ledger.commit()

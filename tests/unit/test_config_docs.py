@@ -46,7 +46,7 @@ def below(heading: str) -> str:
 def default(section: type[Section], key: str) -> str:
     """Return the default of a key as the page writes it."""
     value: Any = section.model_fields[key].default
-    if (section, key) in {(sections.TenantsFile, "ledger"), (sections.LedgerSettings, "url")}:
+    if (section.__name__, key) in {("TenantsFile", "ledger"), ("LedgerSettings", "url")}:
         return f"`{DEFAULT_LEDGER}`"
     if value is PydanticUndefined:
         return "required"

@@ -148,6 +148,7 @@ EVENTS: tuple[events.Event, ...] = (
     events.ExecutionStuck(request=REQUEST, server="main", stack='File "jobs/x.py", line 3'),
     events.VisitFinished(tenant="acme", seconds=0.5),
     events.DeadlineEnforced(server="main", killed=Killed.STATEMENT),
+    events.LedgerPruned(rows=12, before=datetime(2026, 3, 1, tzinfo=UTC)),
     events.BreakerOpened(server="main", failed_probes=1, wait=timedelta(seconds=20)),
     events.BreakerClosed(server="main"),
     events.PairQuarantined(job="compliance.overdue", tenant="acme", failures=5),
