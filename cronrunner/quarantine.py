@@ -17,11 +17,14 @@ def is_quarantined(pair: Statistics, digest: str) -> bool:
     return pair.quarantined_at is not None and pair.code_digest == digest
 
 
-def why_left_out(pair: Statistics, digest: str, *, now: datetime, probe: timedelta) -> str | None:
-    """Return why a pair is set aside; ``None`` if it is free, or its probe is due."""
+def why_left_out(pair: Statistics, digest: str, *, at: datetime, probe: timedelta) -> str | None:
+    """Return why a pair is set aside in the slot ``at``; ``None`` if it is free or to be probed.
+
+    From slot to slot: the clock says nothing of runs that are made up for.
+    """
     since = pair.quarantined_at
     if since is None or not is_quarantined(pair, digest):
         return None
-    if now - (pair.probed_at or since) >= probe * (1 - _EARLY):
+    if at - (pair.probed_at or since) >= probe * (1 - _EARLY):
         return None
     return f"{Reason.QUARANTINED} since {since:%Y-%m-%d %H:%M} UTC"

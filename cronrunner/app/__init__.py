@@ -215,15 +215,16 @@ class App:
         selection: Selection,
         confined: frozenset[tuple[str, str]] | None = None,
         *,
+        at: datetime | None = None,
         due: Due | None = None,
         fleet: bool = True,
         setting_aside: planning.Veto = planning.set_nothing_aside,
     ) -> Plan:
         """Lay out a run over what discovery found; ``confined`` to (job, tenant) pairs.
 
-        With ``due`` what is not due is left out. Without ``fleet`` fleet-scope jobs stay out of
-        it; what ``setting_aside`` names is to be recorded as skipped, as is what is paused.
-        Raises ``ConfigError``.
+        ``at`` is the run's slot, without which it is now. With ``due`` what is not due is left
+        out. Without ``fleet`` fleet-scope jobs stay out of it; what ``setting_aside`` names is to
+        be recorded as skipped, as is what is paused. Raises ``ConfigError``.
         """
 
         def veto(job: Job, tenant: Tenant) -> str | None:
@@ -237,7 +238,7 @@ class App:
         def aside(job: Job, tenant: Tenant) -> str | None:
             is_asked_for = confined is not None or tenant.name in selection.tenants
             why = self.setting_aside(job, tenant) or setting_aside(job, tenant)
-            return why if why or is_asked_for else self._quarantined(job, tenant)
+            return why if why or is_asked_for else self._quarantined(job, tenant, at)
 
         if confined is not None:
             jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
@@ -256,12 +257,12 @@ class App:
             fleet=fleet and not selection.narrows_tenants,
         )
 
-    def _quarantined(self, job: Job, tenant: Tenant) -> str | None:
+    def _quarantined(self, job: Job, tenant: Tenant, at: datetime | None) -> str | None:
         settings = self.settings.runner.quarantine
         pair = self.statistics.get((job.name, tenant.name))
         if pair is None or not settings.after:
             return None
-        return why_left_out(pair, job.code_digest, now=self.clock(), probe=settings.probe)
+        return why_left_out(pair, job.code_digest, at=at or self.clock(), probe=settings.probe)
 
     def pauses(self) -> Sequence[Pause]:
         """Return the pauses that are in force now."""

@@ -8,13 +8,15 @@ job's ``catch_up`` is missed as well; that is recorded, so that it is said once.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Final
 
 from cronrunner.app.catalogue import Catalogue
+from cronrunner.events import Dispatcher, Event, ExecutionFinished, SlotsMissed
 from cronrunner.ledger import Queries
 from cronrunner.model import FLEET, FLEET_TENANT, Job, Scope, Slot, Tenant, format_instant
 
@@ -77,18 +79,45 @@ class Due:
             job for job in jobs if job.scope is Scope.TENANT or self.veto(job, FLEET_TENANT) is None
         ]
 
-    def missed(self, pairs: Sequence[tuple[str, Tenant]]) -> Mapping[str, int]:
-        """Count, by job, the older slots of due pairs that nobody did and nobody will."""
-        counts: Counter[str] = Counter()
-        for name, tenant in pairs:
-            schedule = self._catalogue.schedule(self._catalogue.jobs[name], tenant)
-            slot = self.slot_of(name, tenant)
-            done = self._newest_closed.get((name, tenant.name))
-            since = done or self._seen_at(name, tenant.name)
-            counts[name] += self._between(schedule, since, slot.at)
-        return {name: count for name, count in counts.items() if count}
+    def missed(self, job: str, tenant: Tenant) -> int:
+        """Count the slots of a due pair that are older and that nobody did and nobody will."""
+        schedule = self._catalogue.schedule(self._catalogue.jobs[job], tenant)
+        done = self._newest_closed.get((job, tenant.name))
+        since = done or self._seen_at(job, tenant.name)
+        count: int = self._between(schedule, since, self.slot_of(job, tenant).at)
+        return count
 
     def _seen_at(self, job: str, tenant: str) -> datetime:
         """Return from when on slots count: both are seen now if they were never seen before."""
         seen = self._jobs_seen.get(job, self._at)
         return seen if tenant == FLEET else max(seen, self._tenants_seen.get(tenant, self._at))
+
+
+class MissedSlots:
+    """Counts missed slots when they are given up for good: a newer slot of the pair is closed.
+
+    As long as that is open, paused for example, the next ``due`` will count them as well.
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[tuple[str, str], int] = {}
+        self._given_up: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def plan(self, due: Due, pairs: Iterable[tuple[str, Tenant]]) -> None:
+        """Take note of what pairs that are due have missed."""
+        counts = {(job, tenant.name): due.missed(job, tenant) for job, tenant in pairs}
+        self._pending = {pair: count for pair, count in counts.items() if count}
+
+    def on(self, event: Event) -> None:
+        """Take note that a slot was closed."""
+        if isinstance(event, ExecutionFinished) and event.result.closes_claim:
+            key = event.result.request.key
+            if count := self._pending.pop((key.job, key.tenant), 0):
+                with self._lock:
+                    self._given_up[key.job] += count
+
+    def tell(self, events: Dispatcher) -> None:
+        """Tell of it when the run has ended."""
+        for job, slots in sorted(self._given_up.items()):
+            events.emit(SlotsMissed(job=job, slots=slots))

@@ -17,11 +17,11 @@ from cronrunner.affinity import OneCpu, allowed_cpus
 from cronrunner.app import dry, isolated
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.delivering import Delivery
-from cronrunner.app.due import Due
+from cronrunner.app.due import Due, MissedSlots
 from cronrunner.app.pruning import prune_a_while
 from cronrunner.app.selections import selection_document, selection_of
 from cronrunner.errors import ConfigError, Problem
-from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, SlotsMissed, Warned
+from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, Warned
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Breakers, Executor, ThreadExecutor
 from cronrunner.ledger import DryLedger, ExecutionFilter
@@ -87,10 +87,10 @@ def start_run(
     before it starts, for whoever may have to drain it.
     """
     app.refuse_errors()
-    counting = MetricsListener()
-    events = app.events = Dispatcher([counting, *listeners])
+    counting, missed = MetricsListener(), MissedSlots()
+    events = app.events = Dispatcher([counting, missed, *listeners])
     delivery = Delivery(app, events, counting)
-    start = _Start(app, selection, options, events)
+    start = _Start(app, selection, options, events, missed)
     runner = Runner(start.order(), start.parts())
     on_runner(runner)
     with ExitStack() as stack:
@@ -100,6 +100,7 @@ def start_run(
         stack.callback(start.close)
         delivery.serve(stack, port=options.metrics_port)
         report = runner.run()
+        missed.tell(events)
         if not options.dry_run:
             delivery.keep()
             delivery.deliver()
@@ -111,11 +112,17 @@ class _Start:
     """Puts one run together."""
 
     def __init__(
-        self, app: App, selection: Selection, options: RunOptions, events: Dispatcher
+        self,
+        app: App,
+        selection: Selection,
+        options: RunOptions,
+        events: Dispatcher,
+        missed: MissedSlots,
     ) -> None:
         self._app = app
         self._options = options
         self._events = events
+        self._missed = missed
         _refuse_contradictions(options)
         earlier = options.resume or options.only_failed
         #: The run that is to be resumed or repeated.
@@ -234,12 +241,17 @@ class _Start:
             tenants,
             self._selection,
             confined,
+            at=self._run.slot.at,
             due=self._due,
             fleet=resumes or not alone,
             setting_aside=aside,
         )
-        if self._due is not None:
-            self._count_missed(self._due, plan)
+        if self._due is not None and self._dry_ledger is None:
+            pairs = [(name, visit.tenant) for visit in plan.visits for name in visit.jobs]
+            pairs += [(name, FLEET_TENANT) for name in plan.fleet_jobs]
+            pairs += [(each.job, each.tenant) for each in plan.set_aside]
+            self._missed.plan(self._due, pairs)
+            self._see_jobs()
         self._app.forget_statistics()
         self._quarantined = frozenset(
             (each.job, each.tenant.name)
@@ -247,16 +259,6 @@ class _Start:
             if each.reason.startswith(Reason.QUARANTINED)
         )
         return plan
-
-    def _count_missed(self, due: Due, plan: Plan) -> None:
-        """Say which slots nobody did, and remember the jobs that are seen for the first time."""
-        pairs = [(name, visit.tenant) for visit in plan.visits for name in visit.jobs]
-        pairs += [(name, FLEET_TENANT) for name in plan.fleet_jobs]
-        pairs += [(each.job, each.tenant) for each in plan.set_aside]
-        for job, slots in due.missed(pairs).items():
-            self._events.emit(SlotsMissed(job=job, slots=slots))
-        if self._dry_ledger is None:
-            self._see_jobs()
 
     def _see_jobs(self) -> None:
         self._app.ledger.see_jobs(job.name for job in self._jobs if job.is_scheduled)

@@ -126,6 +126,8 @@ def print_causes(
     table.add_column(overflow="fold", style="dim")
     for cause, times, names in causes:
         shown = ", ".join(name or "(fleet)" for name in names[:_NAMED])
+        if times > _NAMED:
+            shown += ", ..."
         table.add_row(f"{times} x", escape(cause), escape(shown))
     out.print(table)
     out.print()

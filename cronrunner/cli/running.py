@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import FrameType
@@ -22,7 +22,7 @@ from cronrunner.events import Event, ExecutionFinished, ExecutionStarted, Listen
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import ExitCode, Report
 from cronrunner.planning import Selection
-from cronrunner.runner import FailureLimit, Runner
+from cronrunner.runner import FailureLimit, RunLost, Runner
 
 if TYPE_CHECKING:
     from cronrunner.cli.progress import Progress
@@ -82,6 +82,10 @@ def run_now(  # noqa: PLR0913 - the command's options
         except ConfigError as error:
             texts = [str(problem) for problem in error.problems]
             return _refused(options, texts, ExitCode.USAGE, as_json=as_json)
+        except RunLost as lost:
+            rendering.complain(str(lost))
+            _print(lost.report, changes, [], as_json=as_json)
+            return ExitCode.RUNNER
         except LedgerError as error:
             return _refused(options, [str(error)], ExitCode.RUNNER, as_json=as_json)
         except Exception as error:
@@ -90,16 +94,28 @@ def run_now(  # noqa: PLR0913 - the command's options
                 text = f"the runner itself failed: {type(error).__name__}"
                 _refused(options, [text], ExitCode.RUNNER, as_json=True)
             raise
-        if as_json:
-            documents.write(_document(app, report, changes))
-        elif report.exit_code == ExitCode.USAGE:
-            for text in report.errors:
-                rendering.complain(text)
-        else:
-            rendering.print_report(report)
-            if changes is not None:
-                print_changes(changes)
+        wanted = ExecutionFilter(run=report.run.id)
+        done = app.queries.executions(wanted) if changes is None else changes.executions()
+        _print(report, changes, done, as_json=as_json)
     return report.exit_code
+
+
+def _print(
+    report: Report,
+    changes: Changes | None,
+    executions: Iterable[documents.Document],
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        documents.write(_document(report, executions))
+    elif report.exit_code == ExitCode.USAGE:
+        for text in report.errors:
+            rendering.complain(text)
+    else:
+        rendering.print_report(report)
+        if changes is not None:
+            print_changes(changes)
 
 
 def _limit(asked: tuple[int | None, float | None] | None) -> FailureLimit | None:
@@ -175,8 +191,7 @@ class _Drain:
         self._drain(signal.Signals(number).name)
 
 
-def _document(app: App, report: Report, changes: Changes | None) -> documents.Document:
-    wanted = ExecutionFilter(run=report.run.id)
+def _document(report: Report, executions: Iterable[documents.Document]) -> documents.Document:
     return documents.run_document(
         run=report.run.id,
         scheduled_at=report.run.scheduled_at,
@@ -190,7 +205,7 @@ def _document(app: App, report: Report, changes: Changes | None) -> documents.Do
             {"cause": each.cause, "count": each.count, "tenant_names": list(each.tenant_names)}
             for each in report.causes
         ],
-        executions=app.queries.executions(wanted) if changes is None else changes.executions(),
+        executions=executions,
         dry_run=report.run.dry_run,
     )
 

@@ -94,6 +94,7 @@ class Breakers:
             reason=Reason.BREAKER_OPEN.value,
             started_at=self._clock(),
             duration_seconds=0.0,
+            attempted=False,
         )
         if request.attempt == 1:
             return result

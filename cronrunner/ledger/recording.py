@@ -52,7 +52,7 @@ class Recording:
     ) -> None:
         """Write a group; of ``overtaken`` pairs a later run has said the last word."""
         now = self._clock()
-        self._statements.new_attempts(connection, [attempt_row(e) for e in results])
+        self._statements.new_attempts(connection, [attempt_row(e) for e in results if e.attempted])
         results = [each for each in results if each.final]
         if not results:
             return

@@ -79,7 +79,7 @@ def execution_row(result: Result) -> dict[str, Any]:
         "error": result.error,
         "cause": result.cause,
         "code": result.code,
-        "attempts": request.attempt,
+        "attempts": request.attempt if result.attempted else request.attempt - 1,
         "fence": request.fence,
         "started_at": result.started_at,
         "duration_seconds": result.duration_seconds,

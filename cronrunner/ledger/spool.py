@@ -229,6 +229,7 @@ def _document(result: Result) -> dict[str, Any]:
         "started_at": result.started_at,
         "duration_seconds": result.duration_seconds,
         "by_job": result.by_job,
+        "attempted": result.attempted,
         "final": result.final,
         "counters": dict(result.counters),
     }
@@ -252,6 +253,7 @@ def _result(document: Mapping[str, Any], run: str) -> Result:
         started_at=datetime.fromisoformat(document["started_at"]),
         duration_seconds=document["duration_seconds"],
         by_job=document["by_job"],
+        attempted=document["attempted"],
         final=document["final"],
         counters=document["counters"],
         **optional,

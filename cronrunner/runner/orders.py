@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+from cronrunner.errors import LedgerError
 from cronrunner.events import (
     Dispatcher,
     Event,
@@ -30,6 +31,15 @@ from cronrunner.model import (
     Spooled,
     Tenant,
 )
+
+
+class RunLost(LedgerError):  # noqa: N818 - what became of the run
+    """The ledger was lost while the run went on."""
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        #: Of what was done all the same.
+        self.report = report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,8 @@ class Results:
         self._executor: Executor | None = None
         self._failure_limit: int | None = None
         self.tally = Tally()
+        #: Why the last attempt of what waits for another one failed.
+        self._failed: dict[Key, str | None] = {}
         #: (job, slot key) of each ``prepare`` that failed or was not made.
         self.unprepared: set[tuple[str, str]] = set()
 
@@ -101,12 +103,15 @@ class Results:
                 reason=str(reason),
                 started_at=self._parts.clock(),
                 duration_seconds=0.0,
+                error=self._failed.get(request.key),
                 cause=str(reason) if outcome is Outcome.INTERRUPTED else None,
+                attempted=state is not State.CLAIMED,
             ),
             state,
         )
 
     def _finish(self, key: Key, result: Result) -> None:
+        self._failed.pop(key, None)
         job, _, hook = key.job.partition(":")
         if result.value is not None:
             self._parts.ledger.keep_prepared(job, key.slot_key, result.value)
@@ -120,7 +125,8 @@ class Results:
         """Stop at the limit of failures, once. The caller holds the tally's lock."""
         limit = self._failure_limit
         if limit is not None and self.tally.failures >= limit and self._ending.reason is None:
-            self._errors.append(f"stopped: {limit} failures are the limit")
+            failures = "1 failure" if limit == 1 else f"{limit} failures"
+            self._errors.append(f"stopped at the limit of {failures}")
             self._ending.begin(Reason.STOPPED, "failure limit")
 
     def _delay_before_next(self, result: Result) -> timedelta | None:
@@ -134,6 +140,7 @@ class Results:
 
     def _repeat(self, result: Result, tenant: Tenant, delay: timedelta) -> None:
         """Make another attempt new work, behind the others; no thread waits for it."""
+        self._failed[result.request.key] = result.error
         self._parts.ledger.record(replace(result, final=False))
         self._parts.events.emit(AttemptFailed(result=result, delay=delay))
         request = replace(result.request, attempt=result.request.attempt + 1)

@@ -19,6 +19,7 @@ lease is over: after that it may be another run's. The ledger's spool takes the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cronrunner.errors import ConfigError, LedgerError
 from cronrunner.events import (
@@ -35,10 +36,10 @@ from cronrunner.events import (
     Warned,
 )
 from cronrunner.executors import Executor
-from cronrunner.model import ExitCode, Plan, Reason, Report, Source, Spooled, Tenant
+from cronrunner.model import ExitCode, Plan, Reason, Report, Source, Tenant
 from cronrunner.runner.ending import Ending
 from cronrunner.runner.fanout import FanOut
-from cronrunner.runner.orders import Hooks, Order, Parts
+from cronrunner.runner.orders import Hooks, Order, Parts, RunLost
 from cronrunner.runner.results import Results
 from cronrunner.runner.texts import shrink_text, spooled_text
 
@@ -76,10 +77,7 @@ class Runner:
             self._carry_out(plan)
             return self._close(plan)
         except LedgerError as error:
-            spooled = self._leave(plan, error)
-            if spooled is None:
-                raise
-            raise LedgerError(f"{error}; {spooled_text(spooled)}") from error
+            raise self._lost(plan, error) from error
 
     # Before the fan-out.
 
@@ -189,14 +187,16 @@ class Runner:
         self._parts.events.emit(RunFinished(report=report))
         return report
 
-    def _leave(self, plan: Plan, error: LedgerError) -> Spooled | None:
+    def _lost(self, plan: Plan, error: LedgerError) -> RunLost:
         """Close the run where its outcomes are: in the spool, if there is one."""
         self._errors.append(str(error))
         report = self._report(plan, ExitCode.RUNNER)
         spooled = self._parts.ledger.leave(report, discovered=self._discovered)
-        if spooled is not None:
-            self._parts.events.emit(OutcomesSpooled(run=self._run.id, spooled=spooled))
-        return spooled
+        if spooled is None:
+            return RunLost(str(error), report)
+        self._parts.events.emit(OutcomesSpooled(run=self._run.id, spooled=spooled))
+        text = f"{error}; {spooled_text(spooled)}"
+        return RunLost(text, replace(report, errors=(*report.errors[:-1], text)))
 
     def _report(self, plan: Plan, forced: int | None) -> Report:
         tally, ending = self._results.tally, self._ending

@@ -118,7 +118,7 @@ def test_a_run_stops_at_the_limit_of_failures(tmp_path: Path, limit: str, at: in
     assert finished.code == 5
     assert at <= finished.document["outcomes"]["failed"] < at + 3
     assert sum(finished.document["outcomes"].values()) == 200
-    assert f"{at} failures are the limit" in finished.document["errors"][0]
+    assert f"stopped at the limit of {at} failure" in finished.document["errors"][0]
 
 
 def test_a_stopped_run_is_done_by_resume_and_failures_by_only_failed(tmp_path: Path) -> None:

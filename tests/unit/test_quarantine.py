@@ -36,10 +36,10 @@ PAIR = Statistics(
     ],
 )
 def test_it_is_left_out_but_for_one_probe_a_day(after: timedelta, *, is_left_out: bool) -> None:
-    why = why_left_out(PAIR, "old", now=NIGHT + after, probe=timedelta(days=1))
+    why = why_left_out(PAIR, "old", at=NIGHT + after, probe=timedelta(days=1))
 
     assert why == ("quarantined since 2026-03-01 02:10 UTC" if is_left_out else None)
 
 
 def test_it_is_not_left_out_when_the_code_has_changed() -> None:
-    assert why_left_out(PAIR, "new", now=NIGHT, probe=timedelta(days=1)) is None
+    assert why_left_out(PAIR, "new", at=NIGHT, probe=timedelta(days=1)) is None
