@@ -9,8 +9,8 @@ job's ``catch_up`` is missed as well; that is recorded, so that it is said once.
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -27,7 +27,14 @@ _MISSED: Final = 10_000
 class Due:
     """Which slots are due at a moment."""
 
-    def __init__(self, catalogue: Catalogue, queries: Queries, at: datetime) -> None:
+    def __init__(
+        self, catalogue: Catalogue, queries: Queries, at: datetime, *, earlier: str | None = None
+    ) -> None:
+        """``earlier`` is a run of which the rest is done, in the slots that it had."""
+        self._is_rest = earlier is not None
+        self._kept = {} if earlier is None else queries.slots_of_run(earlier)
+        #: What that run did not come to has no slot in the ledger.
+        self._kept_of_jobs = _common(self._kept)
         self._catalogue = catalogue
         self._at = at
         self._jobs_seen = queries.jobs_seen()
@@ -48,6 +55,8 @@ class Due:
 
     def slot_of(self, job: str, tenant: Tenant) -> Slot:
         """Return the newest slot of a job on a tenant; of a job without slots, the moment."""
+        if kept := self._kept.get((job, tenant.name)) or self._kept_of_jobs.get(job):
+            return kept
         newest = self._newest(self._catalogue.schedule(self._catalogue.jobs[job], tenant))
         return Slot.scheduled(self._at if newest is None else newest)
 
@@ -61,7 +70,7 @@ class Due:
         if tenant.name in self._closed(job.name, slot.key):
             return f"not due: the slot {slot.key} is done"
         newer = self._newest_closed.get((job.name, tenant.name), slot.at)
-        if newer > slot.at:
+        if newer > slot.at and not self._is_rest:
             # A trigger that was overtaken: the slot was counted as missed.
             return (
                 f"not due: the slot {slot.key} is older than {format_instant(newer)}, which is done"
@@ -91,6 +100,14 @@ class Due:
         """Return from when on slots count: both are seen now if they were never seen before."""
         seen = self._jobs_seen.get(job, self._at)
         return seen if tenant == FLEET else max(seen, self._tenants_seen.get(tenant, self._at))
+
+
+def _common(slots: Mapping[tuple[str, str], Slot]) -> Mapping[str, Slot]:
+    """Return the slots of jobs that have the same one on all tenants."""
+    of_jobs: dict[str, set[Slot]] = defaultdict(set)
+    for (job, _), slot in slots.items():
+        of_jobs[job].add(slot)
+    return {job: next(iter(each)) for job, each in of_jobs.items() if len(each) == 1}
 
 
 class MissedSlots:

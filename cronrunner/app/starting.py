@@ -135,7 +135,8 @@ class _Start:
         #: Says the slot of each job and tenant; without it the run has one slot.
         self._due = None
         if self._is_due():
-            self._due = Due(app.catalogue, app.queries, self._run.slot.at)
+            whose = None if self._earlier is None else self._earlier["run"]
+            self._due = Due(app.catalogue, app.queries, self._run.slot.at, earlier=whose)
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
         if options.dry_run:
             for text in dry.refused(self._jobs, named=bool(selection.jobs)):

@@ -117,6 +117,7 @@ class Classifier:
             else cause_of(self._text(what.text), attempt.tenant),
             code=what.code,
             unreached=what.refused and attempt.unreached,
+            server_fault=what.lost or (what.refused and attempt.unreached),
             transient=what.transient or asked is not None or _is_named(attempt.work, error),
             policy=None if attempt.work is None else attempt.work.job.retry,
             retry_after=None if asked is None else asked.after,

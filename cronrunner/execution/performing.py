@@ -117,6 +117,7 @@ class Performer:
         started = time.monotonic()
         tenant = visit.tenant
         engine, refused = self._open(tenant)
+        unreached: Result | None = None
         works = [self._find(request, tenant) for request in visit.requests]
         if engine is not None:
             engine.limit_statements(self._longest(works))
@@ -125,9 +126,14 @@ class Performer:
                 if engine is not None:
                     self._make_ready(engine, tenant, works[place], first=place == 0)
                 with logs.bound(request, tenant):
+                    if unreached is not None:
+                        yield self._same(unreached, request, tenant, works[place])
+                        continue
                     ended = self._attempt(request, tenant, engine, works[place], refused)
                     yield ended if isinstance(ended, Result) else self._classifier.result(ended)
                 if isinstance(ended, Result):
+                    # Its process could not connect: neither could the next one.
+                    unreached = ended if ended.unreached else None
                     continue
                 if engine is not None and (ended.unreached or ended.deadline is not None):
                     # What was cancelled may still be read from this session: it is not used on.
@@ -211,6 +217,17 @@ class Performer:
         for step in (self._connected, self._called, self._ended):
             attempt = step(attempt)
         return attempt
+
+    def _same(
+        self, unreached: Result, request: Request, tenant: Tenant, work: Work | Exception
+    ) -> Result:
+        """Give the answer of a server for one job of a visit as that for the next one."""
+        self._events.emit(ExecutionStarted(request=request, tenant=tenant))
+        policy = work.job.retry if isinstance(work, Work) else None
+        now = self._clock()
+        return replace(
+            unreached, request=request, started_at=now, duration_seconds=0.0, policy=policy
+        )
 
     def _context(
         self,

@@ -1,13 +1,14 @@
 """Which pairs fail apart from all others: judged once for each run, when it ends.
 
 A failure counts when the same job succeeded on another tenant in the same run: what fails
-everywhere is the job's fault. So many of them in a row, and the pair is quarantined: it is left
-out but for a probe now and then. A success ends that, and so does a change of the job's code.
+everywhere is the job's fault, and what a server's outage makes fail is the server's. So many of
+them in a row, and the pair is quarantined: it is left out but for a probe now and then. A success
+ends that, and so does a change of the job's code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -35,8 +36,13 @@ class Quarantine:
     #: Job -> what its code is now.
     digests: Mapping[str, str] = field(default_factory=lambda: EMPTY)
 
-    def judge(self, connection: Connection, report: Report) -> list[Event]:
-        """Judge the pairs of a run that ends; of one that has ended already nothing is counted."""
+    def judge(
+        self, connection: Connection, report: Report, excused: Container[tuple[str, str]] = ()
+    ) -> list[Event]:
+        """Judge the pairs of a run that ends; of one that has ended already nothing is counted.
+
+        Failures of ``excused`` pairs are not theirs.
+        """
         run = report.run
         open_ = of_run(select(runs.c.run), run.id).where(runs.c.finished_at.is_(None))
         if connection.execute(open_).first() is None:
@@ -47,6 +53,7 @@ class Quarantine:
         rows = [
             (row, values)
             for row in _concerned(connection, run.id)
+            if row.outcome == _SUCCEEDED or (row.job, row.tenant) not in excused
             if (values := self._judged(row, report, apart=row.job in well_elsewhere)) is not None
         ]
         if rows:

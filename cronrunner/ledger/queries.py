@@ -198,6 +198,13 @@ class Queries:
             rows = connection.execute(query.group_by(claims.c.job, claims.c.tenant))
             return {(row.job, row.tenant): datetime.fromisoformat(row.newest) for row in rows}
 
+    def slots_of_run(self, run: str) -> Mapping[tuple[str, str], Slot]:
+        """Return (job, tenant) -> the slot that it had in a run, as far as the run came."""
+        columns = (executions.c.job, executions.c.tenant, executions.c.slot, executions.c.slot_key)
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(*columns).where(executions.c.run == run))
+            return {(row.job, row.tenant): Slot(at=row.slot, key=row.slot_key) for row in rows}
+
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:
         """Return what is remembered of every (job, tenant) pair."""
         with self._engine.connect() as connection:

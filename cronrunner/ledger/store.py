@@ -58,6 +58,8 @@ class Ledger:
         self._record = Recording(self._statements, clock)
         self._spool_folder = spool_folder
         self._run: Run | None = None
+        #: (job, tenant) pairs that their servers made fail.
+        self._excused: set[tuple[str, str]] = set()
         #: As it began, for the spool.
         self._row: Mapping[str, Any] = {}
         try:
@@ -129,6 +131,8 @@ class Ledger:
 
     def record(self, result: Result) -> None:
         """Hand over the outcome of an execution; ``flush`` waits for it."""
+        if result.server_fault and result.final:
+            self._excused.add((result.request.key.job, result.request.key.tenant))
         self._writer.add(result)
 
     def flush(self) -> None:
@@ -198,7 +202,7 @@ class Ledger:
         values = run_end(report, discovered)
 
         def finish(connection: Connection) -> Sequence[Event]:
-            changes = self._quarantine.judge(connection, report)
+            changes = self._quarantine.judge(connection, report, self._excused)
             connection.execute(of_run(update(runs), report.run.id).values(**values))
             self._run = None
             self._writer.renew_no_more()

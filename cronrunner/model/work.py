@@ -290,6 +290,8 @@ class Result:
     unreached: bool = False
     #: The job's own ``Skip`` or ``Cancel``.
     by_job: bool = False
+    #: Its server could not be reached, or the connection was lost: no fault of the tenant.
+    server_fault: bool = False
     #: False if the runner has left it out: the attempt of the request was never made.
     attempted: bool = True
     #: The error is worth repeating, as the job's policy on this tenant says.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import Finished, Fleet
-from tests.acceptance.small import small, written
+from tests.acceptance.small import began, go, small, until, written
 
 _NIGHTLY = """
     @job(schedule="0 2 * * *")
@@ -191,3 +191,47 @@ def test_fleet_scope_work_is_due_as_well(tmp_path: Path) -> None:
 def test_what_can_never_be_due_is_refused(tmp_path: Path, declared: str, expected: str) -> None:
     fleet = small(tmp_path, _NIGHTLY.replace('schedule="0 2 * * *"', declared))
     assert expected in fleet.run("check").stdout + fleet.run("check").stderr
+
+
+def test_slots_that_a_pause_leaves_open_are_missed_once(tmp_path: Path) -> None:
+    fleet = small(tmp_path, _NIGHTLY.replace('schedule="0 2 * * *"', 'every="15m"'), tenants=1)
+    _due(fleet, "2026-03-01T00:00Z")
+    fleet.run("pause", "--tenant=t0", "--reason", "a test")
+    for minute in (15, 30, 45):
+        paused = _due(fleet, f"2026-03-01T00:{minute}Z")
+        assert paused.log_lines("slots.missed") == []
+    fleet.run("unpause", "--tenant=t0")
+
+    (line,) = _due(fleet, "2026-03-01T01:00Z").log_lines("slots.missed")
+    assert line["cronrunner"]["slots"] == 3
+    label = "SELECT value FROM counters WHERE name = 'cronrunner_slots_missed_total'"
+    assert fleet.query(label) == [(3,)]
+
+
+def test_what_is_left_of_a_due_run_is_done_in_its_slots_whatever_the_schedule_is_by_then(
+    tmp_path: Path,
+) -> None:
+    stubborn = """
+        import time
+        from pathlib import Path
+
+        @job(schedule="0 * * * *")
+        def work(ctx):
+            if ctx.tenant.name > "t1" and not Path("go").exists():
+                Path(f"began-{ctx.tenant.name}").touch()
+                time.sleep(60)
+            ctx.execute("INSERT INTO done VALUES ('work', :slot)")
+    """
+    fleet = small(tmp_path, stubborn, tenants=6)
+    _due(fleet, "2026-03-01T01:30Z")
+    with fleet.started("due", "--scheduled-at", "2026-03-01T03:30Z") as process:
+        until(lambda: began(fleet) == {"t2", "t3"})
+        process.kill()
+        process.wait(10)
+    go(fleet)
+    fleet.write_job("jobs", stubborn.replace("0 * * * *", "15 * * * *"))
+    rest = fleet.run("run", "--resume", "last", "--json")
+
+    assert rest.document["outcomes"] == {"succeeded": 4}, rest.stderr
+    assert {row["slot"] for row in rest.document["executions"]} == {"2026-03-01T03:00:00Z"}
+    assert +written(fleet) == {f"t{n}": 1 for n in range(6)}

@@ -79,6 +79,8 @@ def lost_for_good(server: MariaDB, fleet: Fleet) -> str:
         go(fleet)
         run = finish(process)
     assert run.code == 70
+    assert run.document["run"] == run.log_lines("run.started")[0]["cronrunner"]["run"]
+    assert sum(run.document["outcomes"].values()) == 8
     (line,) = run.log_lines("spool.written")
     (path,) = spools(fleet)
     assert (line["cronrunner"]["executions"], line["cronrunner"]["lost"]) == (6, 0)

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,10 @@ def test_it_can_be_switched_off(fleet: Fleet) -> None:
     fleet.configure({**config, "runner": {"quarantine": {"after": 0}}})
 
     assert fleet.run("--json").outcomes[BROKEN] == "failed"
+
+
+def test_days_are_counted_from_slot_to_slot(fleet: Fleet) -> None:
+    # The clock stands still between runs that are made up for.
+    for day, outcome in ((1, "failed"), (1.5, "skipped"), (2.1, "failed")):
+        slot = (datetime.now(UTC) + timedelta(days=day)).isoformat()
+        assert fleet.run("--json", "--scheduled-at", slot).outcomes[BROKEN] == outcome

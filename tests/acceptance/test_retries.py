@@ -1,10 +1,12 @@
 """Attempts that are repeated, and limits that stop a run."""
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.fleet import Fleet
+from tests.acceptance.fleet import Fleet, finish
+from tests.acceptance.small import began, small, until
 
 
 def make_fleet(folder: Path, source: str, *, tenants: int = 8) -> Fleet:
@@ -152,3 +154,30 @@ def test_a_run_that_is_not_known_is_named(tmp_path: Path) -> None:
 
     assert finished.code == 2
     assert "no run 'nonsense'" in finished.stderr
+
+
+def test_a_retry_that_a_drain_gives_up_was_not_made_and_says_why_the_last_one_failed(
+    tmp_path: Path,
+) -> None:
+    patient = """
+        from datetime import timedelta
+        from pathlib import Path
+
+        from cronrunner import Retry
+
+        @job(retries=3)
+        def work(ctx):
+            Path(f"began-{ctx.tenant.name}").touch()
+            raise Retry("not yet", after=timedelta(minutes=1))
+    """
+    fleet = small(tmp_path, patient, tenants=1)
+    with fleet.started("run", "--json") as process:
+        until(lambda: began(fleet))
+        until(lambda: fleet.query("SELECT count(*) FROM attempts") == [(1,)])
+        process.send_signal(signal.SIGTERM)
+        finished = finish(process)
+
+    row = finished.execution("jobs.work", "t0")
+    assert (finished.code, row["outcome"], row["reason"]) == (75, "skipped", "drained")
+    assert (row["attempts"], row["error"]) == (1, "Retry: not yet")
+    assert fleet.query("SELECT attempt, outcome FROM attempts") == [(1, "failed")]

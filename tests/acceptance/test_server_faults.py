@@ -139,6 +139,42 @@ def test_a_silent_server_costs_a_few_connect_deadlines_and_the_others_nothing(
     assert fleet.query("SELECT value FROM counters WHERE name = ? AND label = ?", *label) == [(1,)]
 
 
+def test_processes_find_a_silent_server_once_for_each_visit(
+    mariadb_server: Callable[..., MariaDB], tmp_path: Path
+) -> None:
+    server = mariadb_server(general_log=False)
+    server.create_databases([f"k{number}" for number in range(TENANTS)])
+    apart = """
+        import time
+        from pathlib import Path
+
+        @job(isolation="process")
+        def first(ctx):
+            Path("begun").touch()
+            while not Path("frozen").exists():
+                time.sleep(0.01)
+
+        @job(isolation="process")
+        def second(ctx):
+            ctx.execute("SELECT 1")
+    """
+    main = {**listed(server.url(), "k"), "connect_timeout": "1s"}
+    config = {"servers": {"main": main}, "runner": {"concurrency": 1, "grace": "1s"}}
+    fleet = Fleet(tmp_path, config, {"faulty": apart})
+    with fleet.started("--json") as process:
+        await_file(tmp_path / "begun")
+        server.freeze()
+        (tmp_path / "frozen").touch()
+        run = finish(process)
+    server.thaw()
+
+    opened = [line["cronrunner"]["failed_probes"] for line in run.log_lines("breaker.opened")]
+    assert opened == [0, 1, 2]
+    # The visit that was under way, three that were refused, and two probes.
+    assert run.document["outcomes"]["skipped"] >= 2 * (TENANTS - 6)
+    assert_every_execution_has_an_outcome(fleet, run, TENANTS)
+
+
 def test_a_server_that_comes_back_in_time_is_used_again_by_the_same_run(
     mariadb_server: Callable[..., MariaDB], tmp_path: Path
 ) -> None:

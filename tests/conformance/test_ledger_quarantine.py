@@ -23,6 +23,7 @@ def end_run(
     *,
     after: int = 3,
     digest: str = OLD,
+    server_fault: bool = False,
 ) -> list[Event]:
     """Make a run of one job a day after the last, with these outcomes by tenant."""
     database.clock.forward(days=1)
@@ -31,7 +32,8 @@ def end_run(
     run = replace(this_run(name), started_at=now, slot=Slot.scheduled(now))
     ledger.begin_run(run, fleet=True, selection={})
     for tenant, outcome in outcomes.items():
-        ledger.record(result_of(NONE, key(tenant), run=name, outcome=outcome))
+        fault = server_fault and outcome is Outcome.FAILED
+        ledger.record(result_of(NONE, key(tenant), run=name, outcome=outcome, server_fault=fault))
     ledger.flush()
     ended = replace(report(run), finished_at=now)
     events = list(ledger.finish_run(ended, discovered={}))
@@ -55,6 +57,14 @@ def test_so_many_failures_in_a_row_while_others_succeed_quarantine_a_pair(
     assert found.quarantined_at == found.probed_at == database.clock()
     assert found.code_digest == OLD
     assert database.queries.statistics()["count", "birch"].quarantined_at is None
+
+
+def test_what_an_outage_of_the_server_made_fail_is_not_counted(database: LedgerDatabase) -> None:
+    end_run(database, BAD)
+    for _ in range(4):
+        end_run(database, BAD, server_fault=True)
+
+    assert (acme(database).failures_apart, acme(database).quarantined_at) == (1, None)
 
 
 def test_a_success_begins_the_row_again(database: LedgerDatabase) -> None:
