@@ -24,6 +24,7 @@ Data = Mapping[str, Any]
 _SERVER_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 #: The width of a server's name in the ledger.
 _SERVER_NAME_LIMIT: Final = 40
+_SHORTEST_HISTORY: Final = timedelta(days=1)
 WAYS: Final = ("databases", "directory", "query", "list")
 
 
@@ -124,6 +125,13 @@ def _lease_outlasts_heartbeat(data: Data) -> Iterator[Mistake]:
         yield Mistake(("runner", key), text)
 
 
+def _history_of_a_day(data: Data) -> Iterator[Mistake]:
+    keep = _duration(_mapping(data, "ledger"), "keep", "90d")
+    if keep is not None and keep < _SHORTEST_HISTORY:
+        text = f"expected to keep at least 1d of history, got {format_duration(keep)}"
+        yield Mistake(("ledger", "keep"), text)
+
+
 def _shown(text: str) -> str:
     """Quote a text of the file: references in it stay references."""
     return repr(hide(as_written(text)))
@@ -171,4 +179,5 @@ _RULES: Final[tuple[Callable[[Data], Iterator[Mistake]], ...]] = (
     _credentials_once,
     _place_of_ledger,
     _lease_outlasts_heartbeat,
+    _history_of_a_day,
 )

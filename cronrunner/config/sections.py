@@ -16,6 +16,7 @@ from cronrunner.config.fields import (
     Duration,
     FolderPath,
     FromOne,
+    FromTwo,
     FromZero,
     Globs,
     JobZone,
@@ -143,16 +144,14 @@ class LedgerSettings(Section):
     tls_ca: FolderPath | None = Field(
         None, description="For a ledger given by its URL: as at a server."
     )
-    reserved_connections: FromOne = Field(
+    reserved_connections: FromTwo = Field(
         2,
-        ge=2,
         description="Connections kept for the ledger, which visits never take: "
         "one writes, the others read.",
     )
 
     keep: Duration = Field(
         timedelta(days=90),
-        ge=timedelta(days=1),
         description="How long history is kept; what is older is removed after a run. "
         "Statistics and metrics stay as they are.",
     )

@@ -65,7 +65,7 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
             "schedule", lambda: _typed(declaration.schedule, str | None, "a cron expression"), None
         ),
         every=take("every", lambda: _every(declaration), None),
-        timezone=take("timezone", lambda: _zone(declaration.timezone), "UTC"),
+        timezone=take("timezone", lambda: _zone(declaration), "UTC"),
         catch_up=take("catch_up", lambda: _duration(declaration.catch_up), timedelta(hours=24)),
         timeout=take("timeout", lambda: _duration(declaration.timeout), timedelta(minutes=5)),
         retry=take("retries", lambda: _retry(declaration), RetryPolicy()),
@@ -76,7 +76,7 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         overlap=take("overlap", lambda: _word(Overlap, declaration.overlap), Overlap.SKIP),
         server_lock=take(
             "server_lock",
-            lambda: _flag(declaration.server_lock),
+            lambda: _server_lock(declaration),
             fallback=False,
         ),
         tenants=TenantFilter(
@@ -125,7 +125,11 @@ def _every(declaration: Declaration) -> timedelta | None:
     return every
 
 
-def _zone(name: object) -> str:
+def _zone(declaration: Declaration) -> str:
+    name: object = declaration.timezone
+    if name == TENANT_ZONE and declaration.scope == Scope.FLEET:
+        msg = f"expected an IANA name for a job of fleet scope, which has no tenant, got {name!r}"
+        raise ValueError(msg)
     with suppress(KeyError, ValueError, OSError):
         if isinstance(name, str):
             return name if name == TENANT_ZONE else ZoneInfo(name).key
@@ -141,6 +145,14 @@ def _exactly_once(declaration: Declaration) -> bool:
     wanted = _flag(declaration.exactly_once)
     if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
         msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
+        raise ValueError(msg)
+    return wanted
+
+
+def _server_lock(declaration: Declaration) -> bool:
+    wanted = _flag(declaration.server_lock)
+    if wanted and declaration.scope != Scope.TENANT:
+        msg = 'expected scope="tenant": the lock is one of the tenant\'s server'
         raise ValueError(msg)
     return wanted
 
@@ -170,13 +182,36 @@ def _duration(value: str | timedelta) -> timedelta:
 
 
 def _retry(declaration: Declaration) -> RetryPolicy:
-    if declaration.retry is not None:
-        return _typed(declaration.retry, RetryPolicy, "a RetryPolicy")
     retries: object = declaration.retries
+    if declaration.retry is not None:
+        if retries:
+            msg = "expected either a number of retries or a policy, got both"
+            raise ValueError(msg)
+        return _policy(_typed(declaration.retry, RetryPolicy, "a RetryPolicy"))
     if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
         msg = f"expected a whole number from 0, got {retries!r}"
         raise ValueError(msg)
     return RetryPolicy(attempts=retries + 1)
+
+
+def _policy(policy: RetryPolicy) -> RetryPolicy:
+    """Check what a policy consists of; like all of a job file it is whatever its author wrote."""
+    attempts: object = policy.attempts
+    if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
+        msg = f"expected attempts to be a whole number from 1, got {attempts!r}"
+        raise ValueError(msg)
+    delays: dict[str, object] = {"wait": policy.wait, "cap": policy.cap}
+    for name, delay in delays.items():
+        if not isinstance(delay, timedelta) or delay < timedelta():
+            msg = f"expected {name} to be a timedelta from 0, got {delay!r}"
+            raise ValueError(msg)
+    kinds: object = policy.on
+    if not isinstance(kinds, tuple) or not all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+    ):
+        msg = f"expected on to be a tuple of exception classes, got {kinds!r}"
+        raise ValueError(msg)
+    return policy
 
 
 def _globs(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -188,10 +223,17 @@ def _globs(value: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _options(declared: Mapping[str, Any]) -> Mapping[str, Option]:
-    return {
+    options = {
         name: value if isinstance(value, Option) else Option(_default(value))
         for name, value in _mapping(declared).items()
     }
+    for name, option in options.items():
+        try:
+            option.read(option.default)
+        except ValueError as error:
+            msg = f"{name}: its default: {error}"
+            raise ValueError(msg) from error
+    return options
 
 
 def _default(value: object) -> Any:  # noqa: ANN401 - one of the types an option may have

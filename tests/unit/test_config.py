@@ -164,6 +164,8 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ("runner: {grace: 99999999999d}", "expected a duration such as 30s, 5m or 1h30m"),
         ("runner: {grace: 1 h}", "expected a duration such as 30s, 5m or 1h30m, got '1 h'"),
         ("runner: {lease: 6s}", "expected a lease of at least twice the heartbeat of 5s, got 6s"),
+        ("ledger: {keep: 1h}", "expected to keep at least 1d of history, got 1h"),
+        ("ledger: {reserved_connections: 1}", "expected 2 or more, got 1"),
         ("runner: {heartbeat: 11s}", "twice the heartbeat of 11s, got 20s"),
         ("runner: {shrink: {percent: 200}}", "expected 100 or less, got 200"),
         ("runner: {shrink: {percent: many}}", "expected a number, got 'many'"),

@@ -143,6 +143,34 @@ def test_a_file_that_was_interrupted_by_its_user_is_not_broken(find: Find) -> No
         ("retries=-1", "retries: expected a whole number from 0, got -1"),
         ("retries=True", "retries: expected a whole number from 0, got True"),
         ("retry=3", "retries: expected a RetryPolicy, got 3"),
+        (
+            "retries=2, retry=RetryPolicy()",
+            "retries: expected either a number of retries or a policy, got both",
+        ),
+        (
+            "retry=RetryPolicy(attempts=0)",
+            "retries: expected attempts to be a whole number from 1, got 0",
+        ),
+        (
+            "retry=RetryPolicy(wait=30)",
+            "retries: expected wait to be a timedelta from 0, got 30",
+        ),
+        (
+            "retry=RetryPolicy(on=('x',))",
+            "retries: expected on to be a tuple of exception classes, got ('x',)",
+        ),
+        (
+            "options={'days': Option(3, minimum=5)}",
+            "options: days: its default: expected at least 5, got 3",
+        ),
+        (
+            "scope='fleet', timezone='tenant'",
+            "timezone: expected an IANA name for a job of fleet scope, which has no tenant, got 'tenant'",
+        ),
+        (
+            "scope='fleet', server_lock=True",
+            'server_lock: expected scope="tenant": the lock is one of the tenant\'s server',
+        ),
         ("scope='galaxy'", "scope: expected tenant or fleet, got 'galaxy'"),
         ("scope=5", "scope: expected tenant or fleet, got 5"),
         ("isolation='fork'", "isolation: expected thread or process, got 'fork'"),
