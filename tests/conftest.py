@@ -9,6 +9,22 @@ import pytest
 from tests.servers import MariaDB, Prometheus, SilentServer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not in tests/faults: pytest asks only the folders on its command line and above.
+    parser.addoption("--long", action="store_true", help="repeat each fault many times")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the groups of pytest-xdist 3.8, which writes them where pytest 9.2 no longer reads."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        grouped = getattr(item, "_nodeid", item.nodeid)
+        if grouped != item.nodeid:
+            item._id = type(item.id).parse(grouped)
+
+
 @pytest.fixture(autouse=True)
 def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the developer has set for cronrunner does not reach a test."""
