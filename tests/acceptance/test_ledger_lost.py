@@ -53,23 +53,6 @@ def fleet_on(server: MariaDB, folder: Path, jobs: str, **given: Any) -> Fleet:
     return small(folder, jobs, ledger=server.url(database="ledger"), **given)
 
 
-def test_a_ledger_that_is_gone_for_five_seconds_costs_nothing(
-    server: MariaDB, tmp_path: Path
-) -> None:
-    fleet = fleet_on(server, tmp_path, SLOWLY, tenants=40)
-    with fleet.started(*AT) as process:
-        until(lambda: sum(written(fleet).values()) > 8)
-        server.kill()
-        time.sleep(5)
-        server.start()
-        run = finish(process)
-
-    assert (run.code, run.document["outcomes"]) == (0, {"succeeded": 40}), run.stderr
-    assert set(written(fleet).values()) == {1}
-    assert recorded(server) == sorted((f"t{n}", "succeeded", None) for n in range(40))
-    assert spools(fleet) == []
-
-
 def lost_for_good(server: MariaDB, fleet: Fleet) -> str:
     """Kill the ledger while two of eight tenants are done and two under way; return the message."""
     with fleet.started(*AT) as process:
