@@ -291,15 +291,33 @@ def run_edges(fleet: Fleet, server: MariaDB) -> tuple[list[tuple[float, int]], i
 
 
 def kills(server: MariaDB, since: int) -> Iterator[tuple[str, str]]:
-    """Tell whose statement was the last of a session when a kill for that session was sent."""
+    """Tell whose statement a session was at when a kill for that session was sent.
+
+    The process list shows a statement a moment before the log has it: a session that was only made
+    ready by then is at the statement that follows.
+    """
     last: dict[int, str] = {}
     asked: dict[int, int] = {}
+    coming: set[int] = set()
     for entry in server.general_log(since=since, user=USER + "_edge"):
         if found := re.search(r"processlist WHERE id = (\d+)", entry.argument):
             asked[entry.thread] = int(found[1])
         elif entry.argument.startswith("KILL "):
-            tagged = re.search(r"/\* (edge|next) (\S+) (\S+) \*/", last[asked[entry.thread]])
-            assert tagged is not None, last[asked[entry.thread]]
-            yield f"b{tagged[3]}.{tagged[1]}", tagged[2]
+            session = asked[entry.thread]
+            if last[session].startswith("SET NAMES "):
+                coming.add(session)
+            else:
+                yield tagged(last[session])
         elif entry.command == "Query":
             last[entry.thread] = entry.argument
+            if entry.thread in coming:
+                coming.remove(entry.thread)
+                yield tagged(entry.argument)
+    assert not coming, "a kill was sent for a session that had nothing to do"
+
+
+def tagged(statement: str) -> tuple[str, str]:
+    """Return (job, tenant) as a statement of theirs names them."""
+    found = re.search(r"/\* (edge|next) (\S+) (\S+) \*/", statement)
+    assert found is not None, statement
+    return f"b{found[3]}.{found[1]}", found[2]
