@@ -48,6 +48,10 @@ test: lint types contracts servers  ## Lint, types, contracts and all tests
 test-unit: install  ## Only the tests which need no server
 	$(PYTEST) tests/unit
 
+.PHONY: faults
+faults: install servers  ## Repeat each fault of tests/faults many times, in up to 20 minutes
+	$(PYTEST) tests/faults --long
+
 .PHONY: lint
 lint: install  ## Check style and formatting
 	$(BIN)/ruff check --quiet .

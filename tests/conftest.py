@@ -2,11 +2,29 @@
 
 import os
 import secrets
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.servers import MariaDB, Prometheus, SilentServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not in tests/faults: pytest asks only the folders on its command line and above.
+    parser.addoption("--long", action="store_true", help="repeat each fault many times")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the groups of pytest-xdist 3.8, which writes them where pytest 9.2 no longer reads."""
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        grouped = getattr(item, "_nodeid", item.nodeid)
+        if grouped != item.nodeid:
+            item._id = type(item.id).parse(grouped)
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +86,15 @@ def silent_server() -> Iterator[SilentServer]:
     server = SilentServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB, which only root can make."""
+    if os.geteuid() != 0:
+        pytest.skip("a file system of its own takes root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

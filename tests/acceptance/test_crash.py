@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from tests.acceptance.fleet import Fleet, finish
+from tests.acceptance.fleet import Fleet
 from tests.acceptance.small import SLOT, WAITING, began, go, small, until, written
 
 AT = ("run", "--json", "--scheduled-at", SLOT)
@@ -76,40 +76,6 @@ def test_the_claims_of_a_run_on_another_host_are_held_until_its_lease_ends(
         )
         ledger.commit()
     assert fleet.run(*AT).document["outcomes"] == {"succeeded": 4}
-
-
-def test_one_of_two_runners_is_killed_and_the_other_and_the_next_do_everything_once(
-    tmp_path: Path,
-) -> None:
-    slowly = """
-        import time
-
-        @job
-        def work(ctx):
-            time.sleep(0.01)
-            ctx.execute("INSERT INTO done VALUES ('work', :slot)")
-    """
-    fleet = small(tmp_path, slowly, tenants=80)
-    fleet.run("check", "--connect")
-    with fleet.started(*AT) as first, fleet.started(*AT) as second:
-        until(lambda: sum(written(fleet).values()) > 15)
-        first.kill()
-        survivor = finish(second)
-    rest = fleet.run(*AT)
-
-    assert survivor.code in {0, 3}
-    assert rest.code == 0
-    counts = written(fleet)
-    # Committed and not yet recorded when the process was killed: such a one is done again.
-    cut = {tenant for (tenant,) in fleet.query(
-        "SELECT tenant FROM executions WHERE outcome = 'interrupted'")}  # fmt: skip
-    assert set(counts) == {f"t{n}" for n in range(80)}
-    assert all(rows == 1 or (rows == 2 and name in cut) for name, rows in counts.items())
-    assert all(counts.values())
-    # Of what was not interrupted each is recorded once.
-    assert fleet.query(
-        "SELECT count(*), count(DISTINCT tenant) FROM executions WHERE outcome = 'succeeded'"
-    ) == [(80, 80)]
 
 
 def test_a_job_that_ends_the_process_is_named_and_done_by_the_next_run(tmp_path: Path) -> None:

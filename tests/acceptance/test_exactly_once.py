@@ -1,9 +1,6 @@
 """A slot's transaction is committed once, whatever dies in between."""
 
-import random
-import signal
 import sqlite3
-import threading
 from contextlib import closing
 
 import pytest
@@ -43,23 +40,6 @@ def charges(mariadb: MariaDB, prefix: str) -> list[int]:
         mariadb.execute(f"SELECT COUNT(*) FROM `{prefix}{number:02}`.charges")[0][0]
         for number in range(TENANTS)
     ]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_two_runners_of_which_one_is_killed_charge_each_tenant_once(
-    mariadb: MariaDB, prefix: str, tmp_path, seed: int
-) -> None:
-    fleet = make_fleet(tmp_path, mariadb, prefix)
-    moment = random.Random(seed).uniform(0.5, 0.9)
-    with fleet.started("run", *SLOT) as killed, fleet.started("run", *SLOT) as other:
-        threading.Event().wait(moment)
-        killed.send_signal(signal.SIGKILL)
-        other.communicate(timeout=60)
-        killed.communicate(timeout=60)
-    rest = fleet.run("run", "--json", *SLOT)
-
-    assert rest.code == 0
-    assert charges(mariadb, prefix) == [1] * TENANTS
 
 
 def test_a_commit_that_was_not_recorded_is_recovered_with_its_counters(

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +50,6 @@ def server(mariadb_server: Servers) -> MariaDB:
 
 def fleet_on(server: MariaDB, folder: Path, jobs: str, **given: Any) -> Fleet:
     return small(folder, jobs, ledger=server.url(database="ledger"), **given)
-
-
-def test_a_ledger_that_is_gone_for_five_seconds_costs_nothing(
-    server: MariaDB, tmp_path: Path
-) -> None:
-    fleet = fleet_on(server, tmp_path, SLOWLY, tenants=40)
-    with fleet.started(*AT) as process:
-        until(lambda: sum(written(fleet).values()) > 8)
-        server.kill()
-        time.sleep(5)
-        server.start()
-        run = finish(process)
-
-    assert (run.code, run.document["outcomes"]) == (0, {"succeeded": 40}), run.stderr
-    assert set(written(fleet).values()) == {1}
-    assert recorded(server) == sorted((f"t{n}", "succeeded", None) for n in range(40))
-    assert spools(fleet) == []
 
 
 def lost_for_good(server: MariaDB, fleet: Fleet) -> str:
@@ -211,18 +193,6 @@ def test_a_ledger_that_is_down_at_the_start_lets_nothing_run(
 
 
 # A full disk.
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB, which only root can make."""
-    if os.geteuid() != 0:
-        pytest.skip("a file system of its own takes root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def fill(folder: Path) -> Path:

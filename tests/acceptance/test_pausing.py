@@ -195,6 +195,15 @@ def test_all_mistakes_are_said_at_once_and_nothing_is_paused(tmp_path: Path) -> 
     assert fleet.run("pause", "--json").document == []
 
 
+@pytest.fixture(scope="module")
+def paused_fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    """A fleet with one pause, for commands that change nothing."""
+    fleet = fleet_that_ran(tmp_path_factory.mktemp("paused"))
+    fleet.run("pause", "--job=work", *BECAUSE)
+    return fleet
+
+
+@pytest.mark.xdist_group("paused_fleet")
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -214,16 +223,14 @@ def test_all_mistakes_are_said_at_once_and_nothing_is_paused(tmp_path: Path) -> 
     ],
 )
 def test_a_mistake_is_2_and_says_what_to_do(
-    tmp_path: Path, arguments: tuple[str, ...], text: str
+    paused_fleet: Fleet, arguments: tuple[str, ...], text: str
 ) -> None:
-    fleet = fleet_that_ran(tmp_path)
-    fleet.run("pause", "--job=work", *BECAUSE)
-    refused = fleet.run(*arguments)
+    refused = paused_fleet.run(*arguments)
 
     assert (refused.code, refused.stdout) == (2, "")
     assert text in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert len(fleet.run("pause", "--json").document) == 1
+    assert paused_fleet.query("SELECT job, tenant FROM pauses") == [("jobs.work", "")]
 
 
 def test_a_tenant_is_paused_on_its_own_server_only(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ JOBS = """
     import re
     import signal
     import time
+    from pathlib import Path
 
     @job(name="a.join", timeout="2s", tenants="*_join", isolation="process")
     def join(ctx):
@@ -43,6 +44,7 @@ JOBS = """
 
     @job(name="a.regex", timeout="2s", tenants="*_regex", isolation="process")
     def regex(ctx):
+        Path("regex.pid").write_text(str(os.getpid()))
         re.match(r"(a+)+$", "a" * 60 + "b")
 
     @job(name="a.exit", tenants="*_exit", isolation="process")
@@ -70,6 +72,8 @@ JOBS = """
 
     @job(name="c.near")
     def near(ctx):
+        if ctx.tenant.name.endswith("_regex"):
+            return {"alive": int(Path("/proc", Path("regex.pid").read_text()).exists())}
         return {"rows": ctx.connection.execute(text("SELECT COUNT(*) FROM items")).scalar_one()}
 """
 
@@ -129,6 +133,12 @@ def test_the_neighbours_and_the_rest_of_each_visit_are_unaffected(night) -> None
     assert len(others) == 2 * 16
     assert set(others) == {"succeeded"}
     assert finished.code == 1
+
+
+def test_the_process_of_what_was_timed_out_is_gone_while_the_run_goes_on(night) -> None:
+    finished, _, _ = night
+
+    assert finished.execution("c.near", "apart_regex")["counters"] == {"alive": 0}
 
 
 def test_a_process_that_died_is_a_cause_of_its_own(night) -> None:

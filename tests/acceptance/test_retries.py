@@ -3,8 +3,6 @@
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.acceptance.fleet import Fleet, finish
 from tests.acceptance.small import began, small, until
 
@@ -95,32 +93,12 @@ def named(ctx):
 BAD = "\n@job\ndef bad(ctx):\n    raise ValueError(f'in {ctx.tenant.name}')\n"
 
 
-def test_a_failing_release_costs_its_canaries(tmp_path: Path) -> None:
-    fleet = make_fleet(tmp_path, BAD, tenants=200)
-    finished = fleet.run("run", "--json", "--canary", "5")
-
-    assert finished.code == 5
-    assert finished.document["outcomes"] == {"failed": 5, "skipped": 195}
-    assert [cause["count"] for cause in finished.document["causes"]] == [5]
-
-
 def test_good_canaries_let_the_others_follow(tmp_path: Path) -> None:
     fleet = make_fleet(tmp_path, "\n@job\ndef good(ctx):\n    pass\n")
     finished = fleet.run("run", "--json", "--canary", "3")
 
     assert finished.code == 0
     assert finished.document["outcomes"] == {"succeeded": 8}
-
-
-@pytest.mark.parametrize(("limit", "at"), [("4", 4), ("2%", 4)])
-def test_a_run_stops_at_the_limit_of_failures(tmp_path: Path, limit: str, at: int) -> None:
-    fleet = make_fleet(tmp_path, BAD, tenants=200)
-    finished = fleet.run("run", "--json", "--max-failures", limit, "--concurrency", "3")
-
-    assert finished.code == 5
-    assert at <= finished.document["outcomes"]["failed"] < at + 3
-    assert sum(finished.document["outcomes"].values()) == 200
-    assert f"stopped at the limit of {at} failure" in finished.document["errors"][0]
 
 
 def test_a_stopped_run_is_done_by_resume_and_failures_by_only_failed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.acceptance.fleet import finish
-from tests.acceptance.small import SLOT, WAITING, began, go, small, until, written
+from tests.acceptance.small import SLOT, small, written
 
 AT = ("run", "--json", "--scheduled-at", SLOT)
 
@@ -62,25 +62,6 @@ def test_two_runners_at_the_same_instant_execute_each_once_between_them(tmp_path
     assert set(written(fleet).values()) == {1}
     assert sum(each.document["outcomes"].get("succeeded", 0) for each in both) == 60
     assert {each.code for each in both} <= {0, 3}
-
-
-def test_who_finds_all_of_the_work_held_ends_with_3_and_with_0_when_it_is_done(
-    tmp_path: Path,
-) -> None:
-    fleet = small(tmp_path, WAITING)
-    with fleet.started(*AT, "--concurrency=3") as holder:
-        until(lambda: began(fleet) == {"t0", "t1", "t2"})
-        late = fleet.run(*AT)
-        text = fleet.run("run", "--scheduled-at", SLOT)
-        go(fleet)
-        assert finish(holder).code == 0
-    afterwards = fleet.run(*AT)
-
-    assert (late.code, late.document["exit_code"], late.document["executions"]) == (3, 3, [])
-    assert text.code == 3
-    assert "3 are held by another run that is alive" in text.stdout
-    assert (afterwards.code, afterwards.document["duplicates"]) == (0, 3)
-    assert set(written(fleet).values()) == {1}
 
 
 def test_tenants_that_are_new_are_done_in_a_slot_that_was_done(tmp_path: Path) -> None:

@@ -31,6 +31,32 @@ def counting_connections(server: MariaDB, user: str) -> Iterator[list[int]]:
         thread.join()
 
 
+@contextmanager
+def watching_statements(server: MariaDB, user: str) -> Iterator[dict[str, list[float]]]:
+    """Note when a user's statements are seen on each database, 20 times a second."""
+    seen: dict[str, list[float]] = {}
+    ended = threading.Event()
+
+    def look() -> None:
+        query = (
+            "SELECT db FROM information_schema.processlist"
+            " WHERE user = %s AND command <> 'Sleep' AND info IS NOT NULL AND db IS NOT NULL"
+        )
+        with closing(server.connect()) as connection, connection.cursor() as cursor:
+            while not ended.wait(0.05):
+                cursor.execute(query, (user,))
+                for (database,) in cursor.fetchall():
+                    seen.setdefault(database, []).append(time.monotonic())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
 def transactions_left(server: MariaDB, seconds: float = 5.0) -> list[tuple[Any, ...]]:
     """The transactions that stay open; the server ends those of a gone client after a moment."""
     deadline = time.monotonic() + seconds
