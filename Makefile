@@ -48,6 +48,11 @@ test: lint types contracts servers  ## Lint, types, contracts and all tests
 test-unit: install  ## Only the tests which need no server
 	$(PYTEST) tests/unit
 
+.PHONY: test-mysql
+test-mysql: install servers  ## All tests that use a server, on MySQL itself (apt, as root)
+	@scripts/mysql
+	$(PYTEST) --server=mysql -rs tests
+
 .PHONY: lint
 lint: install  ## Check style and formatting
 	$(BIN)/ruff check --quiet .

@@ -6,7 +6,40 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.servers import MariaDB, Prometheus, SilentServer
+from tests.servers import DatabaseServer, MariaDB, MySQL, Prometheus, SilentServer
+
+#: What the fixtures give as `mariadb`, by the option that asks for it.
+SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "mysql": MySQL}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--server",
+        choices=SERVERS,
+        default="mariadb",
+        help="what the tests get as `mariadb`; with mysql only those that use it are run",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("server") == "mariadb":
+        return
+    kept = [item for item in items if _uses_server(item)]
+    for item in kept:
+        if alone := item.get_closest_marker("mariadb_alone"):
+            item.add_marker(pytest.mark.skip(reason=alone.args[0]))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def _uses_server(item: pytest.Item) -> bool:
+    """Tell whether a test is about a server; some fixtures ask for it only in one parameter."""
+    parameters = getattr(item, "callspec", None)
+    given = [] if parameters is None else parameters.params.values()
+    kinds = {"sqlite", *SERVERS} & {value for value in given if isinstance(value, str)}
+    if kinds:
+        return "sqlite" not in kinds
+    return not {"mariadb", "mariadb_server"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(autouse=True)
@@ -18,9 +51,15 @@ def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDB]:
+def server_kind(request: pytest.FixtureRequest) -> type[DatabaseServer]:
+    """Say which server the tests run on."""
+    return SERVERS[request.config.getoption("server")]
+
+
+@pytest.fixture(scope="session")
+def mariadb(server_kind: type[DatabaseServer]) -> Iterator[DatabaseServer]:
     """Share one server among the tests of a worker: take names that begin with `prefix`."""
-    with MariaDB() as server:
+    with server_kind() as server:
         yield server
 
 
@@ -35,12 +74,14 @@ def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def mariadb_server() -> Iterator[Callable[..., MariaDB]]:
+def mariadb_server(
+    server_kind: type[DatabaseServer],
+) -> Iterator[Callable[..., DatabaseServer]]:
     """Make servers of a test's own, to be configured, stopped and killed."""
-    made: list[MariaDB] = []
+    made: list[DatabaseServer] = []
 
-    def make(**options: str | float) -> MariaDB:
-        made.append(MariaDB(**options))  # type: ignore[arg-type]
+    def make(**options: str | float) -> DatabaseServer:
+        made.append(server_kind(**options))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

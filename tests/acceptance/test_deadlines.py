@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from tests.acceptance.fleet import Finished, Fleet
+from tests.acceptance.joins import ENDLESS, SHORT
 from tests.acceptance.small import small
 from tests.servers import MariaDB, SilentServer
 
@@ -15,14 +16,16 @@ pytestmark = pytest.mark.xdist_group("deadlines")
 #: What a job may take beyond its timeout of 2 s, its run's start not counted.
 MARGIN = 1.0
 
-JOBS = """
+JOBS = (
+    f"""
+    ENDLESS = "{ENDLESS}"
+"""
+    """
     import time
 
     @job(name="a.join", timeout="2s", tenants="*_join")
     def join(ctx):
-        ctx.connection.execute(text(
-            "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b"
-        )).scalar()
+        ctx.connection.execute(text(ENDLESS)).scalar()
 
     @job(name="a.blocked", timeout="2s", tenants="*_blocked")
     def blocked(ctx):
@@ -49,6 +52,7 @@ JOBS = """
     def count(ctx):
         return {"rows": ctx.connection.execute(text("SELECT COUNT(*) FROM items")).scalar_one()}
 """
+)
 
 
 def make_fleet(tmp_path, mariadb: MariaDB, prefix: str, *, grace: str = "2s") -> Fleet:
@@ -155,6 +159,9 @@ def test_no_statement_of_an_execution_that_has_time_left_is_killed(
     fleet = make_fleet(tmp_path, mariadb, "edge_")
     fleet.write_job(
         "late",
+        f"""
+        SHORT = "{SHORT}"
+        """
         """
         import random
 
@@ -167,9 +174,7 @@ def test_no_statement_of_an_execution_that_has_time_left_is_killed(
         def following(ctx):
             # A late kill would hit this one.
             for _ in range(3):
-                ctx.connection.execute(text(
-                    "SELECT COUNT(*) FROM seq_1_to_3000 a, seq_1_to_30 b"
-                )).scalar_one()
+                ctx.connection.execute(text(SHORT)).scalar_one()
         """,
     )
     outcomes: dict[str, set[str]] = {"edge": set(), "next": set()}
@@ -187,12 +192,10 @@ def test_a_drain_cancels_at_the_server_after_the_grace(mariadb: MariaDB, tmp_pat
     fleet = make_fleet(tmp_path, mariadb, "drain_", grace="1s")
     fleet.write_job(
         "late",
-        """
+        f"""
         @job
         def join(ctx):
-            ctx.connection.execute(text(
-                "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b"
-            )).scalar()
+            ctx.connection.execute(text("{ENDLESS}")).scalar()
         """,
     )
     with fleet.started("run", "--json") as process:

@@ -5,16 +5,20 @@ is removed by `remove()`. What a killed test process left behind is swept away b
 """
 
 from tests.servers.certificates import write_certificates
+from tests.servers.database import DatabaseServer, quote
 from tests.servers.general_log import LogEntry
-from tests.servers.mariadb import MariaDB, quote
+from tests.servers.mariadb import MariaDB
+from tests.servers.mysql import MySQL
 from tests.servers.process import HOST, free_port
 from tests.servers.prometheus import Prometheus, promtool
 from tests.servers.silent import SilentServer
 
 __all__ = [
     "HOST",
+    "DatabaseServer",
     "LogEntry",
     "MariaDB",
+    "MySQL",
     "Prometheus",
     "SilentServer",
     "free_port",

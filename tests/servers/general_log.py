@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _LOG_LINE = re.compile(
-    r"^(?:\d{6}\s+\d{1,2}:\d\d:\d\d)?\t\s*(?P<thread>\d+) (?P<command>[A-Z][\w ]*)\t(?P<argument>.*)$"
+    # MariaDB says the time once a second, MySQL in each line.
+    r"^(?:\d{6}\s+\d{1,2}:\d\d:\d\d|[\d-]+T[\d:.]+Z)?\t\s*(?P<thread>\d+) (?P<command>[A-Z][\w ]*)\t(?P<argument>.*)$"
 )
 
 
