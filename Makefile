@@ -53,6 +53,11 @@ test-mysql: install servers  ## All tests that use a server, on MySQL itself (ap
 	@scripts/mysql
 	$(PYTEST) --server=mysql -rs tests
 
+.PHONY: test-galera
+test-galera: install servers  ## The claims and the locks on a cluster of two nodes (apt, as root)
+	@scripts/servers galera
+	$(BIN)/python -m pytest --server=galera tests/galera
+
 .PHONY: lint
 lint: install  ## Check style and formatting
 	$(BIN)/ruff check --quiet .

@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,18 +12,27 @@ from tests.servers import DatabaseServer, MariaDB, MySQL, Prometheus, SilentServ
 #: What the fixtures give as `mariadb`, by the option that asks for it.
 SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "mysql": MySQL}
 
+#: Tests that need more than `make servers` brings.
+_APART = Path(__file__).parent / "galera"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--server",
-        choices=SERVERS,
+        choices=[*SERVERS, "galera"],
         default="mariadb",
-        help="what the tests get as `mariadb`; with mysql only those that use it are run",
+        help="what the tests get as `mariadb`; with mysql only those that use it are run, with"
+        " galera those of a cluster",
     )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    wanted = config.getoption("server") == "galera"
+    return True if collection_path == _APART and not wanted else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("server") == "mariadb":
+    if config.getoption("server") != "mysql":
         return
     kept = [item for item in items if _uses_server(item)]
     for item in kept:

@@ -6,6 +6,7 @@ is removed by `remove()`. What a killed test process left behind is swept away b
 
 from tests.servers.certificates import write_certificates
 from tests.servers.database import DatabaseServer, quote
+from tests.servers.galera import Galera
 from tests.servers.general_log import LogEntry
 from tests.servers.mariadb import MariaDB
 from tests.servers.mysql import MySQL
@@ -16,6 +17,7 @@ from tests.servers.silent import SilentServer
 __all__ = [
     "HOST",
     "DatabaseServer",
+    "Galera",
     "LogEntry",
     "MariaDB",
     "MySQL",
