@@ -7,13 +7,16 @@ node alone, and who commits second is told of a deadlock (1213).
 import random
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from cronrunner.ledger import Ledger
+from cronrunner.model import Key
 from tests.acceptance.fleet import Fleet, finish
-from tests.conformance.conftest import LedgerDatabase
+from tests.conformance.conftest import LedgerDatabase, key
 from tests.conformance.test_ledger import go, running, said
 from tests.servers import Galera, quote
 
@@ -141,3 +144,30 @@ def test_claims_of_the_same_keys_at_once_are_granted_to_one_of_two_nodes(
         granted.append([answer[0] for answer in answers])
 
     assert conflicts(galera) > before, f"they never met: {granted}"
+
+
+def test_two_slots_of_a_job_are_not_both_taken_on_two_nodes_at_the_same_instant(
+    galera: Galera, prefix: str
+) -> None:
+    slots = [[key(f"t{n:03}", slot_key=slot) for n in range(100)] for slot in ("one", "two")]
+    for repetition in range(10):
+        name = f"{prefix}{repetition}"
+        galera.nodes[0].create_databases([name])
+        databases = [LedgerDatabase(node.url(database=name), node) for node in galera.nodes]
+        databases[0].open()
+        ledgers = [database.begin(f"r{n}") for n, database in enumerate(databases)]
+        together = threading.Barrier(2)
+
+        def claim(
+            ledger: Ledger, keys: list[Key], together: threading.Barrier = together
+        ) -> tuple[int, int]:
+            together.wait()
+            claims = ledger.claim(keys, alone={"count"})
+            return len(claims.granted), len(claims.overlapping)
+
+        with ThreadPoolExecutor() as pool:
+            answers = list(pool.map(claim, ledgers, slots))
+        for ledger in [*databases[0].opened, *databases[1].opened]:
+            ledger.close()
+
+        assert sorted(answers) == [(0, 100), (100, 0)]
