@@ -7,15 +7,17 @@ node alone, and who commits second is told of a deadlock (1213).
 import random
 import signal
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 
 from cronrunner.ledger import Ledger
 from cronrunner.model import Key
-from tests.acceptance.fleet import Fleet, finish
+from tests.acceptance.fleet import Finished, Fleet, finish
 from tests.conformance.conftest import LedgerDatabase, key
 from tests.conformance.test_ledger import go, running, said
 from tests.servers import Galera, quote
@@ -171,3 +173,28 @@ def test_two_slots_of_a_job_are_not_both_taken_on_two_nodes_at_the_same_instant(
             ledger.close()
 
         assert sorted(answers) == [(0, 100), (100, 0)]
+
+
+def run_locked(
+    fleet: Fleet, galera: Galera, prefix: str, *, held_by: int
+) -> tuple[Finished, Counter[str]]:
+    digest = blake2b(f"{prefix}00\0money.charge".encode(), digest_size=16).hexdigest()
+    with closing(galera.nodes[held_by].connect()) as other, other.cursor() as cursor:
+        cursor.execute("SELECT GET_LOCK(%s, 0)", (f"cronrunner:{digest}",))
+        done = fleet.run("run", "--json", env=by(galera, 0))
+    return done, Counter(done.outcomes.values())
+
+
+def test_a_server_lock_holds_on_its_own_node_only_and_that_is_said_once(
+    galera: Galera, prefix: str, tmp_path: Path
+) -> None:
+    fleet = make_fleet(tmp_path, galera, prefix, options="(server_lock=True)", tenants=3)
+
+    same, outcomes = run_locked(fleet, galera, prefix, held_by=0)
+    assert outcomes == {"succeeded": 2, "skipped": 1}
+    other, outcomes = run_locked(fleet, galera, prefix, held_by=1)
+    assert outcomes == {"succeeded": 3}
+    for run in (same, other):
+        (line,) = [line for line in run.log_lines("warned") if "Galera" in line["message"]]
+        assert "server main is a node of a Galera cluster" in line["message"]
+        assert line["cronrunner"]["subject"] == "server_lock"
