@@ -52,6 +52,16 @@ test-unit: install  ## Only the tests which need no server
 faults: install servers  ## Repeat each fault of tests/faults many times, in up to 20 minutes
 	$(PYTEST) tests/faults --long
 
+.PHONY: test-mysql
+test-mysql: install servers  ## All tests that use a server, on MySQL itself (apt, as root)
+	@scripts/mysql
+	$(PYTEST) --server=mysql -rs tests
+
+.PHONY: test-galera
+test-galera: install servers  ## The claims and the locks on a cluster of two nodes (apt, as root)
+	@scripts/servers galera
+	$(BIN)/python -m pytest --server=galera tests/galera
+
 .PHONY: lint
 lint: install  ## Check style and formatting
 	$(BIN)/ruff check --quiet .

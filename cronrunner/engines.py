@@ -269,6 +269,11 @@ class TenantEngine:
         """Take a named lock of the server until the session ends; see ``DatabaseKind.lock``."""
         return self._parts.kind.lock(self._sessions[0], name)
 
+    @property
+    def lock_limit(self) -> str:
+        """What such a lock does not do on this server; see ``ServerParts``."""
+        return self._parts.lock_limit
+
     def cancel(self) -> bool | None:
         """Cancel the running statement, from another thread; ``None`` if nobody could be asked."""
         return self._each_session(sever=False)

@@ -8,19 +8,61 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import MariaDB, Prometheus, SilentServer
+from tests.servers import DatabaseServer, MariaDB, MySQL, Prometheus, SilentServer
+
+#: What the fixtures give as `mariadb`, by the option that asks for it.
+SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "mysql": MySQL}
+
+#: Tests that need more than `make servers` brings.
+_APART = Path(__file__).parent / "galera"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--server",
+        choices=[*SERVERS, "galera"],
+        default="mariadb",
+        help="what the tests get as `mariadb`; with mysql only those that use it are run, with"
+        " galera those of a cluster",
+    )
     # Here and not in tests/faults: pytest asks only the folders on its command line and above.
     parser.addoption("--long", action="store_true", help="repeat each fault many times")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    wanted = config.getoption("server") == "galera"
+    return True if collection_path == _APART and not wanted else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("server") == "mysql":
+        _keep_what_uses_a_server(config, items)
+    if getattr(config.option, "loadgroup", False):
+        _keep_groups(items)
+
+
+def _keep_what_uses_a_server(config: pytest.Config, items: list[pytest.Item]) -> None:
+    kept = [item for item in items if _uses_server(item)]
+    for item in kept:
+        if alone := item.get_closest_marker("mariadb_alone"):
+            item.add_marker(pytest.mark.skip(reason=alone.args[0]))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def _uses_server(item: pytest.Item) -> bool:
+    """Tell whether a test is about a server; some fixtures ask for it only in one parameter."""
+    parameters = getattr(item, "callspec", None)
+    given = [] if parameters is None else parameters.params.values()
+    kinds = {"sqlite", *SERVERS} & {value for value in given if isinstance(value, str)}
+    if kinds:
+        return "sqlite" not in kinds
+    return not {"mariadb", "mariadb_server"}.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def _keep_groups(items: list[pytest.Item]) -> None:
     """Keep the groups of pytest-xdist 3.8, which writes them where pytest 9.2 no longer reads."""
-    if not getattr(config.option, "loadgroup", False):
-        return
     for item in items:
         grouped = getattr(item, "_nodeid", item.nodeid)
         if grouped != item.nodeid:
@@ -36,9 +78,15 @@ def _silent_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDB]:
+def server_kind(request: pytest.FixtureRequest) -> type[DatabaseServer]:
+    """Say which server the tests run on."""
+    return SERVERS[request.config.getoption("server")]
+
+
+@pytest.fixture(scope="session")
+def mariadb(server_kind: type[DatabaseServer]) -> Iterator[DatabaseServer]:
     """Share one server among the tests of a worker: take names that begin with `prefix`."""
-    with MariaDB() as server:
+    with server_kind() as server:
         yield server
 
 
@@ -53,12 +101,14 @@ def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def mariadb_server() -> Iterator[Callable[..., MariaDB]]:
+def mariadb_server(
+    server_kind: type[DatabaseServer],
+) -> Iterator[Callable[..., DatabaseServer]]:
     """Make servers of a test's own, to be configured, stopped and killed."""
-    made: list[MariaDB] = []
+    made: list[DatabaseServer] = []
 
-    def make(**options: str | float) -> MariaDB:
-        made.append(MariaDB(**options))  # type: ignore[arg-type]
+    def make(**options: str | float) -> DatabaseServer:
+        made.append(server_kind(**options))  # type: ignore[arg-type]
         return made[-1]
 
     yield make

@@ -52,6 +52,8 @@ class ServerParts:
     tls: bool | None
     #: How many connections the server allows this user; ``None`` when it sets no limit.
     limit: int | None
+    #: What a named lock does not do there, after the server's name; empty where it does all.
+    lock_limit: str = ""
     compiled: LRUCache[Any, Any] = field(
         default_factory=lambda: LRUCache(_COMPILED_STATEMENTS), repr=False
     )

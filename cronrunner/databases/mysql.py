@@ -129,6 +129,7 @@ class MySQL:
         with engine.connect() as connection:
             dialect.initialize(connection)
             limit = _connection_limit(connection)
+            lock_limit = _lock_limit(connection)
         return ServerParts(
             endpoint=endpoint,
             kind=self,
@@ -136,6 +137,7 @@ class MySQL:
             arguments=arguments,
             tls=tls is not None,
             limit=limit,
+            lock_limit=lock_limit,
         )
 
     def connect(
@@ -193,7 +195,7 @@ class MySQL:
         return True
 
     def lock(self, session: Any, name: str) -> bool | None:  # noqa: ANN401 - pymysql.Connection
-        """Take a lock by ``GET_LOCK``, which a Galera cluster refuses."""
+        """Take a lock by ``GET_LOCK``, which some Galera clusters refuse."""
         try:
             with session.cursor() as cursor:
                 cursor.execute("SELECT GET_LOCK(%s, 0)", (name,))
@@ -269,6 +271,14 @@ def _tls_arguments(context: ssl.SSLContext | None) -> dict[str, Any]:
 def _connection_limit(connection: Connection) -> int | None:
     limits = connection.execute(text("SELECT @@max_connections, @@max_user_connections")).one()
     return min((int(limit) for limit in limits if limit), default=None)
+
+
+def _lock_limit(connection: Connection) -> str:
+    """Tell a node of a Galera cluster: MySQL does not have the variable, MariaDB has it off."""
+    found = connection.execute(text("SHOW GLOBAL VARIABLES LIKE 'wsrep_on'")).one_or_none()
+    if found is None or found[1] != "ON":
+        return ""
+    return "is a node of a Galera cluster: a server_lock there keeps out nobody on another node"
 
 
 def _begin_assignments(parts: ServerParts, statement_seconds: float | None) -> str:

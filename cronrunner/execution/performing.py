@@ -43,6 +43,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from typing import Final
 
 from cronrunner import logs
 from cronrunner.context import JobContext
@@ -71,6 +72,8 @@ from cronrunner.model import (
 )
 from cronrunner.redaction import Redactor
 from cronrunner.watchdog import Deadline, Watch
+
+_NO_LOCKS: Final = "has no named locks: server_lock has no effect there"
 
 
 class Performer:
@@ -107,7 +110,7 @@ class Performer:
         self._grace = grace
         self._pause = pause
         self._on_stuck = on_stuck
-        #: Servers that were found to have no named locks.
+        #: Servers that were found to have no named locks, or such as do not do all.
         self._lockless: set[str] = set()
         self._isolated = isolated
         self._on_reached = on_reached
@@ -299,10 +302,10 @@ class Performer:
         taken = engine.lock(f"cronrunner:{blake2b(name, digest_size=16).hexdigest()}")
         if taken is False:
             raise OverlapError
-        if taken is None and server not in self._lockless:
+        limit = engine.lock_limit or (_NO_LOCKS if taken is None else "")
+        if limit and server not in self._lockless:
             self._lockless.add(server)
-            text = f"server {server} has no named locks: server_lock has no effect there"
-            self._events.emit(Warned(subject="server_lock", text=text))
+            self._events.emit(Warned(subject="server_lock", text=f"server {server} {limit}"))
 
     def _call_once(self, attempt: Attempt, work: Work, context: JobContext) -> Attempt:
         """Call the job within its slot marker, or take what the marker says of an earlier call."""

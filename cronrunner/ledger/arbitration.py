@@ -118,16 +118,17 @@ class Arbiter:
     ) -> Mapping[Key, Holder]:
         """Find what live runs hold of other slots of the same pairs.
 
-        Runs that claim at the same time take turns, by the locks on the rows of those that are
-        not finished: otherwise neither would see what the other is about to insert.
+        Runs that claim at the same time take turns: otherwise neither would see what the other
+        is about to insert.
         """
         if not keys:
             return {}
-        unfinished = select(runs).where(runs.c.finished_at.is_(None)).order_by(runs.c.run)
+        self._statements.take_turn(connection)
+        unfinished = select(runs).where(runs.c.finished_at.is_(None))
         now = self._clock()
         others = [
             row.run
-            for row in connection.execute(unfinished.with_for_update()).all()
+            for row in connection.execute(unfinished).all()
             if row.run != run.id and liveness.is_alive(row, now=now)
         ]
         wanted = {(key.job, key.tenant): key for key in keys}

@@ -2,16 +2,20 @@
 
 Alembic takes most of a second to import, so it is imported only when there is something to
 migrate: a glance at its version table tells. Two runners that meet a new ledger at the same
-instant take turns, by SQLite's write lock or by a named lock of the server.
+instant take turns, by SQLite's write lock or by a named lock of the server. On different nodes
+of a Galera cluster both have such a lock: the tables of the first are then in the way of the
+second, who waits until they are complete.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from cronrunner.errors import LedgerError
 
@@ -22,6 +26,8 @@ _LOCK: Final = "cronrunner:migrate"
 _LOCK_SECONDS: Final = 60
 #: How long one question for the lock may wait: less than any read timeout.
 _ASK_SECONDS: Final = 1
+#: How long a migration that failed may yet be completed by somebody on another node.
+_OTHERS_SECONDS: Final = 10
 
 
 def migrate(engine: Engine) -> None:
@@ -32,13 +38,17 @@ def migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         if _version(connection) == HEAD:
             return
-    with (
-        engine.connect().execution_options(write=True) as connection,
-        _alone(connection),
-        connection.begin(),
-    ):
-        if (found := _version(connection)) != HEAD:
-            _upgrade(connection, found)
+    try:
+        with (
+            engine.connect().execution_options(write=True) as connection,
+            _alone(connection),
+            connection.begin(),
+        ):
+            if (found := _version(connection)) != HEAD:
+                _upgrade(connection, found)
+    except DBAPIError:
+        if not _is_done_by_another(engine):
+            raise
 
 
 @contextmanager
@@ -64,6 +74,17 @@ def _alone(connection: Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute(text("SELECT RELEASE_LOCK(:lock)"), {"lock": _LOCK})
+
+
+def _is_done_by_another(engine: Engine) -> bool:
+    """Wait a little for the tables that another process may be making on another node."""
+    until = time.monotonic() + _OTHERS_SECONDS
+    while engine.dialect.name != "sqlite" and time.monotonic() < until:
+        with engine.connect() as connection:
+            if _version(connection) == HEAD:
+                return True
+        time.sleep(0.1)
+    return False
 
 
 def _version(connection: Connection) -> str | None:

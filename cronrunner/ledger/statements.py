@@ -37,6 +37,9 @@ from cronrunner.model import Outcome
 #: Weight of the newest duration in the smoothed one: about the last six runs count.
 _NEWEST: Final = 0.3
 
+#: The counter whose row is written by whoever decides on claims. It is no metric.
+_TURNS: Final = "claims_decided"
+
 #: Columns of `statistics` that are not written with each execution.
 _APART: Final = frozenset(
     {"overlaps_in_a_row", "failures_apart", "quarantined_at", "probed_at", "code_digest"}
@@ -84,6 +87,16 @@ class Statements:
         self.new_jobs = self._upsert(seen_jobs, lambda _: {"job": seen_jobs.c.job})
         self.count_events = self._upsert(counters, _add(counters, "value"))
         self.keep_states = self._upsert(counters, lambda new: {"value": new["value"]})
+
+    def take_turn(self, connection: Connection) -> None:
+        """Let no other claim be decided until this transaction is committed.
+
+        By a row that each writes: a lock that is only read for would hold on one node of a Galera
+        cluster alone, and of two writes to a row the second is refused. On SQLite whoever writes
+        is alone anyhow.
+        """
+        if self._mysql:
+            self.count_events(connection, [{"name": _TURNS, "label": "", "value": 1}])
 
     def _upsert(self, table: Table, assign: Assignments, leave_out: Container[str] = ()) -> Rows:
         statement: Insert

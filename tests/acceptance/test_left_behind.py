@@ -130,13 +130,18 @@ JOBS = """
     def look(ctx):
         row = ctx.connection.execute(text(
             "SELECT @@sql_mode = @@global.sql_mode AS sql_mode, @mine IS NULL AS user_variable,"
-            " @@autocommit AS autocommit, @@tx_isolation = 'REPEATABLE-READ' AS isolation,"
+            " @@autocommit AS autocommit,"
             " @@foreign_key_checks AS foreign_keys, @@character_set_client = 'utf8mb4' AS names,"
             " (SELECT COUNT(*) FROM items) AS items, (SELECT COUNT(*) FROM guests) AS guests,"
             " IS_USED_LOCK(CONCAT('left ', DATABASE())) IS NULL AS named_lock,"
             " DATABASE() = CONCAT('left_', :tenant) AS same_database"
         ), {"tenant": ctx.tenant.name}).one()
-        return {name: int(value) for name, value in row._mapping.items()}
+        # MariaDB and MySQL do not agree on its name.
+        ((_, isolation),) = ctx.connection.execute(text(
+            "SHOW VARIABLES WHERE variable_name IN ('tx_isolation', 'transaction_isolation')"
+        )).all()
+        seen = {name: int(value) for name, value in row._mapping.items()}
+        return seen | {"isolation": int(isolation == "REPEATABLE-READ")}
 
     @job
     def write(ctx):

@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import Fleet
+from tests.acceptance.joins import ENDLESS
 from tests.acceptance.small import SLOT, STUBBORN, began, until
 from tests.servers import HOST, MariaDB, free_port
 
-JOBS = """
+JOBS = (
+    f"""
+    ENDLESS = "{ENDLESS}"
+"""
+    """
     import time
     from datetime import timedelta
 
@@ -20,7 +25,7 @@ JOBS = """
 
     @job(timeout="1s")
     def never_ends(ctx):
-        ctx.execute("SELECT COUNT(*) FROM numbers a, numbers b, numbers c, numbers d")
+        ctx.execute(ENDLESS)
 
     @job(timeout="1s", isolation="process")
     def sleeps(ctx):
@@ -40,13 +45,13 @@ JOBS = """
     def left_alone(ctx):
         ctx.execute("SELECT 1")
 """
+)
 
 
 @pytest.fixture
 def fleet(mariadb: MariaDB, prefix: str, tmp_path: Path) -> Fleet:
     names = [f"{prefix}{n}" for n in range(2)]
-    numbers = "CREATE TABLE numbers SELECT seq AS n FROM seq_1_to_2000"
-    mariadb.create_databases(names, numbers)
+    mariadb.create_databases(names)
     servers = {
         "main": {"url": mariadb.url(), "discover": {"list": names}},
         "away": {

@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 
 from tests.acceptance.fleet import Finished, Fleet, finish
+from tests.acceptance.joins import ENDLESS
 from tests.acceptance.small import SLOT, began, go, small, until, written
 from tests.servers import MariaDB
 
 pytestmark = pytest.mark.xdist_group("processes")
 
-JOBS = """
+JOBS = (
+    f"""
+    ENDLESS = "{ENDLESS}"
+"""
+    """
     import ctypes
     import os
     import re
@@ -26,9 +31,7 @@ JOBS = """
 
     @job(name="a.join", timeout="2s", tenants="*_join", isolation="process")
     def join(ctx):
-        ctx.connection.execute(text(
-            "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b"
-        )).scalar()
+        ctx.connection.execute(text(ENDLESS)).scalar()
 
     @job(name="a.returns", timeout="2s", tenants="*_returns", isolation="process")
     def returns(ctx):
@@ -76,6 +79,7 @@ JOBS = """
             return {"alive": int(Path("/proc", Path("regex.pid").read_text()).exists())}
         return {"rows": ctx.connection.execute(text("SELECT COUNT(*) FROM items")).scalar_one()}
 """
+)
 
 HARMFUL = {
     "a.join": ("timed_out", "the job's timeout of 2s is over"),
@@ -219,16 +223,14 @@ def test_the_statement_of_a_process_that_was_killed_by_others_is_ended(
     fleet = make_fleet(tmp_path, mariadb, "oom_", ["one", "two"])
     fleet.write_job(
         "harm",
-        """
+        f"""
         import os
         from pathlib import Path
 
         @job(tenants="oom_one", isolation="process")
         def join(ctx):
             Path("pid").write_text(str(os.getpid()))
-            ctx.connection.execute(text(
-                "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b"
-            )).scalar()
+            ctx.connection.execute(text("{ENDLESS}")).scalar()
         """,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import Fleet, finish
+from tests.acceptance.joins import ENDLESS
 from tests.acceptance.small import until
 from tests.acceptance.watching import counting_connections
 from tests.faults.conftest import Repetition
@@ -20,12 +21,12 @@ LIMIT = 4
 TIMEOUT_SECONDS = 2.0
 GRACE_SECONDS = 2.0
 
-JOBS = """
+JOBS = f"""
+    ENDLESS = "{ENDLESS}"
+
     @job(name="a.join", timeout="2s", tenants="*far*")
     def join(ctx):
-        ctx.connection.execute(text(
-            "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b"
-        )).scalar()
+        ctx.connection.execute(text(ENDLESS)).scalar()
 
     @job(name="b.after", timeout="2s")
     def after(ctx):
@@ -94,7 +95,7 @@ class Far:
         return [
             int(row["host"].rpartition(":")[2])
             for row in self.server.process_list()
-            if "seq_1_to_1000000" in str(row["info"]) and row["db"] == self.tenant
+            if ENDLESS in str(row["info"]) and row["db"] == self.tenant
         ]
 
 

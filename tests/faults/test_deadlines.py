@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import Finished, Fleet
+from tests.acceptance.joins import ENDLESS, SHORT, numbers
 from tests.acceptance.watching import counting_connections, watching_statements
 from tests.faults.conftest import Tally
 from tests.servers import MariaDB
@@ -24,7 +25,11 @@ MARGIN = 1.0
 EDGE_SECONDS = 0.05
 EDGES = "executions ending at their deadline"
 
-JOBS = """
+JOBS = (
+    f"""
+    ENDLESS = "{ENDLESS}"
+"""
+    """
     import threading
     import time
     from pathlib import Path
@@ -35,9 +40,7 @@ JOBS = """
     @job(name="a.join", timeout="2s", tenants="*_join")
     def join(ctx):
         note(ctx)
-        ctx.connection.execute(text(
-            "SELECT COUNT(*) FROM seq_1_to_1000000 a, seq_1_to_1000000 b"
-        )).scalar()
+        ctx.connection.execute(text(ENDLESS)).scalar()
 
     @job(name="a.blocked", timeout="2s", tenants="*_blocked")
     def blocked(ctx):
@@ -69,6 +72,7 @@ JOBS = """
         rows = ctx.connection.execute(text("SELECT COUNT(*) FROM items")).scalar_one()
         return {"rows": rows, "thread": threading.get_ident()}
 """
+)
 
 LATE = {
     "a.join": "fault_late_join",
@@ -186,7 +190,11 @@ def test_the_server_never_has_more_connections_than_the_limit_while_statements_a
 
 
 #: Each edge computes until about its deadline; a kill that came late would hit what follows.
-EDGE_JOBS = """
+EDGE_JOBS = (
+    f"""
+    SHORT = "{SHORT}"
+"""
+    """
     import random
     import time
 
@@ -197,7 +205,7 @@ EDGE_JOBS = """
         error = 0
         try:
             ctx.connection.exec_driver_sql(
-                f"SELECT COUNT(*) FROM seq_1_to_3000 a, seq_1_to_30 b /* edge {ctx.tenant.name} {number} */"
+                f"{SHORT} /* edge {ctx.tenant.name} {number} */"
             ).scalar_one()
         except Exception as raised:
             error = raised.orig.args[0]
@@ -210,7 +218,7 @@ EDGE_JOBS = """
     def following(ctx, number):
         for _ in range(3):
             ctx.connection.exec_driver_sql(
-                f"SELECT COUNT(*) FROM seq_1_to_3000 a, seq_1_to_9 b /* next {ctx.tenant.name} {number} */"
+                f"{SHORT} /* next {ctx.tenant.name} {number} */"
             ).scalar_one()
 
     def make(number):
@@ -225,6 +233,7 @@ EDGE_JOBS = """
     def first(ctx):
         following(ctx, "a")
 """
+)
 
 
 @pytest.mark.timeout(900)
@@ -235,10 +244,7 @@ def test_no_statement_of_an_execution_that_has_time_left_is_killed(
     wanted, tenants = (2000, 250) if long else (100, 50)
     mariadb.create_databases([f"{prefix}edge"])
     mariadb.create_user(USER + "_edge", "pw")
-    query = (
-        f"SELECT CONCAT('e', seq) AS name, '{prefix}edge' AS `database`"
-        f" FROM {prefix}edge.seq_1_to_{tenants}"
-    )
+    query = f"{numbers(tenants)} SELECT CONCAT('e', i) AS name, '{prefix}edge' AS `database` FROM n"
     main = {
         "url": mariadb.url(USER + "_edge", "pw"),
         "discover": {"query": query},

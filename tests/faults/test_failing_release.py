@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import Fleet
+from tests.acceptance.joins import numbers
 from tests.acceptance.watching import counting_connections
 from tests.faults.conftest import Tally
 from tests.servers import MariaDB
@@ -28,8 +29,9 @@ def fleet(mariadb: MariaDB, prefix: str, tmp_path: Path) -> Fleet:
     mariadb.create_databases([f"{prefix}all"])
     mariadb.create_user(f"{prefix}cron", "pw", on=f"`{prefix}%`.*")
     query = (
-        f"SELECT CONCAT('agency_', seq) AS name, '{prefix}all' AS `database`"
-        f" FROM {prefix}all.seq_1_to_{TENANTS}"
+        f"{numbers(TENANTS // 2)}"
+        f" SELECT CONCAT('agency_', a.i * 2 + b.i) AS name, '{prefix}all' AS `database`"
+        " FROM n a, n b WHERE b.i <= 2"
     )
     main = {
         "url": mariadb.url(f"{prefix}cron", "pw"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import Fleet, finish
+from tests.acceptance.joins import ENDLESS
 from tests.acceptance.small import SLOT, until
 from tests.acceptance.watching import counting_connections
 from tests.faults.conftest import Repetition
@@ -19,11 +20,14 @@ USER = "fault_term"
 FAULT = "SIGTERM in a run of 200 tenants"
 
 #: Most take 0.2 s, a quarter some seconds, the longest 30 s; asleep, computing, or waiting for a lock.
-JOBS = """
+JOBS = (
+    f"""
+    ENDLESS = "{ENDLESS}"
+"""
+    """
     from pathlib import Path
 
-    SLOW = ("SELECT SLEEP({s})", "SELECT GET_LOCK('fault_term', {s})", "SELECT COUNT(*) FROM"
-            " seq_1_to_1000000 a, seq_1_to_1000000 b")
+    SLOW = ("SELECT SLEEP({s})", "SELECT GET_LOCK('fault_term', {s})", ENDLESS)
 
     @job(timeout="5m")
     def work(ctx):
@@ -35,6 +39,7 @@ JOBS = """
             ctx.connection.exec_driver_sql(statement.replace("{s}", str(seconds)))
         return {"number": number}
 """
+)
 
 
 @pytest.fixture(scope="module")
