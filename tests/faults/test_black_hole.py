@@ -173,7 +173,8 @@ def test_a_statement_that_is_lost_in_a_black_hole_without_a_timeout_of_its_own_e
         sent = time.monotonic()
         run = finish(process, 30)
 
-    assert time.monotonic() - sent < GRACE_SECONDS + 3
+    # The server is asked to cancel, in vain, before the socket is shut.
+    assert time.monotonic() - sent < GRACE_SECONDS + 5
     assert run.code == 75
     assert run.outcomes["a.join", f"{prefix}far"] == "interrupted"
     mariadb.execute(f"KILL QUERY {killable(mariadb, prefix)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.fleet import Finished, Fleet
-from tests.acceptance.joins import ENDLESS, SHORT, numbers
+from tests.acceptance.joins import ENDLESS, numbers
 from tests.acceptance.watching import counting_connections, watching_statements
 from tests.faults.conftest import Tally
 from tests.servers import MariaDB
@@ -192,7 +192,7 @@ def test_the_server_never_has_more_connections_than_the_limit_while_statements_a
 #: Each edge computes until about its deadline; a kill that came late would hit what follows.
 EDGE_JOBS = (
     f"""
-    SHORT = "{SHORT}"
+    SHORT = "{numbers(250)} SELECT COUNT(*) FROM n a, n b"
 """
     """
     import random
@@ -250,7 +250,7 @@ def test_no_statement_of_an_execution_that_has_time_left_is_killed(
         "discover": {"query": query},
         "max_connections": LIMIT,
     }
-    config = {"servers": {"main": main}, "runner": {"grace": "5s"}}
+    config = {"servers": {"main": main}, "runner": {"grace": "5s", "quarantine": {"after": 0}}}
     fleet = Fleet(tmp_path, config, {"edges": EDGE_JOBS})
     close = killed = 0
     for _ in range(20):
