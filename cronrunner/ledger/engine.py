@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from cronrunner.errors import LedgerError
 
 #: Seconds that a migration waits for another process' write to a SQLite ledger; see the writer.
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
+_WAL_RETRY_SECONDS: Final = 0.01
 
 
 def open_engine(endpoint: Endpoint) -> Engine:
@@ -79,8 +81,25 @@ def _tune_sqlite(session: sqlite3.Connection, record: object) -> None:
     a loss of power the newest commits may be missing, and nothing is torn.
     """
     del record
-    session.execute("PRAGMA journal_mode=WAL")
+    _enter_wal(session)
     session.execute("PRAGMA synchronous=NORMAL")
+
+
+def _enter_wal(session: sqlite3.Connection) -> None:
+    """Change a new file to WAL, together with whoever opens it at the same instant.
+
+    Of two that change it at once SQLite refuses one without waiting, whatever its timeout is.
+    """
+    until = time.monotonic() + _BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            session.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_WAL_RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

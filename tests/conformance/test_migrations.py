@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -81,3 +82,43 @@ def test_a_ledger_of_a_later_version_is_refused(database: LedgerDatabase) -> Non
 
     with pytest.raises(LedgerError, match="of version 9999, which this version does not know"):
         database.open()
+
+
+OPENING = """
+import sys
+from sqlalchemy import make_url
+from cronrunner.databases import Endpoint
+from cronrunner.ledger import open_engine
+for line in sys.stdin:
+    engine = open_engine(Endpoint(name="ledger", url=make_url(line.strip())))
+    with engine.connect() as connection:
+        print(connection.exec_driver_sql("PRAGMA journal_mode").scalar_one(), flush=True)
+    engine.dispose()
+"""
+
+
+def test_processes_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
+    """The change to WAL is the one lock for which SQLite itself does not wait."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENING],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        for _ in range(4)
+    ]
+    said = []
+    for number in range(80):
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"sqlite:///{tmp_path}/{number}.db\n")
+        for process in processes:
+            assert process.stdout is not None
+            said.append(process.stdout.readline())
+    for process in processes:
+        process.communicate(timeout=30)
+
+    assert said == ["wal\n"] * 320
