@@ -40,7 +40,7 @@ JOBS = (
 
     @job(name="a.python", timeout="2s", tenants="*_python")
     def python(ctx):
-        time.sleep(7)
+        time.sleep(60)
 
     @job(name="a.loop", timeout="2s", tenants="*_loop")
     def loop(ctx):
@@ -145,9 +145,9 @@ def test_a_thread_that_cannot_be_ended_is_stuck_and_its_place_is_given_back(
     assert finished.execution("a.python", "left_python")["outcome"] == "stuck"
     assert finished.execution("b.count", "left_python")["outcome"] == "succeeded"
     assert finished.execution("b.count", "left_b")["outcome"] == "succeeded"
-    assert time.monotonic() - started < 6.5, "the end of the run waited for the stuck thread"
+    assert time.monotonic() - started < 30, "the end of the run waited for the stuck thread"
     (line,) = finished.log_lines("execution.stuck")
-    assert "time.sleep(7)" in line["cronrunner"]["stack"]
+    assert "time.sleep(60)" in line["cronrunner"]["stack"]
 
 
 def test_no_statement_of_an_execution_that_has_time_left_is_killed(
