@@ -395,7 +395,8 @@ WAITING = """
 
 
 def pids(fleet: Fleet) -> list[int]:
-    return [int(path.read_text()) for path in fleet.folder.glob("began-*")]
+    written = (path.read_text() for path in fleet.folder.glob("began-*"))
+    return [int(pid) for pid in written if pid]
 
 
 def is_alive(pid: int) -> bool:
