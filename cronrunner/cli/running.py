@@ -167,7 +167,8 @@ class _Drain:
 
     def __init__(self) -> None:
         self._drain: Callable[[str], None] | None = None
-        self._count = 0
+        #: The signals that have come.
+        self._names: list[str] = []
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -179,16 +180,19 @@ class _Drain:
             signal.signal(each, handler)
 
     def watch(self, runner: Runner) -> None:
-        """Drain this runner."""
+        """Drain this runner, at once if a signal came while it was put together."""
         self._drain = runner.drain
+        for name in self._names:
+            runner.drain(name)
 
     def _on(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self._count += 1
-        if self._count > 1 or self._drain is None:
+        self._names.append(signal.Signals(number).name)
+        if len(self._names) > 1:
             # Nothing is awaited any more, not even the ledger: the next run finds what was left.
             os._exit(ExitCode.DRAINED)
-        self._drain(signal.Signals(number).name)
+        if self._drain is not None:
+            self._drain(self._names[0])
 
 
 def _document(report: Report, executions: Iterable[documents.Document]) -> documents.Document:

@@ -1,7 +1,9 @@
 """SIGTERM and CTRL-C: nothing new begins, what runs may end, everything is recorded."""
 
 import signal
+import sqlite3
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from subprocess import Popen
 
@@ -17,6 +19,15 @@ AT = ("run", "--json", "--scheduled-at", SLOT)
 def outcomes(finished: Finished) -> dict[str, int]:
     counts: dict[str, int] = finished.document["outcomes"]
     return counts
+
+
+def has_opened(process: Popen[str], file: Path) -> bool:
+    found = False
+    for each in Path(f"/proc/{process.pid}/fd").iterdir():
+        # It may be closed again by now.
+        with suppress(OSError):
+            found = found or each.samefile(file)
+    return found
 
 
 def drained(fleet: Fleet, process: Popen[str]) -> None:
@@ -56,6 +67,25 @@ def test_a_signal_lets_what_runs_end_and_begins_nothing_more(
     rest = fleet.run(*AT)
     assert (rest.code, outcomes(rest), rest.document["duplicates"]) == (0, {"succeeded": 6}, 2)
     assert set(written(fleet).values()) == {1}
+
+
+def test_a_signal_before_the_run_has_begun_records_all_of_it_as_left(tmp_path: Path) -> None:
+    fleet = small(tmp_path, WAITING, tenants=3)
+    fleet.ledger_file.parent.mkdir()
+    with closing(sqlite3.connect(fleet.ledger_file, isolation_level=None)) as ledger:
+        ledger.execute("BEGIN EXCLUSIVE")
+        with fleet.started(*AT) as process:
+            until(lambda: has_opened(process, fleet.ledger_file))
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            ledger.execute("ROLLBACK")
+            finished = finish(process)
+
+    is_document(finished, 75)
+    assert outcomes(finished) == {"skipped": 3}
+    assert not began(fleet)
+    go(fleet)
+    assert outcomes(fleet.run("run", "--json", "--resume", "last")) == {"succeeded": 3}
 
 
 def test_nothing_begins_later_than_100_ms_after_the_signal(tmp_path: Path) -> None:
