@@ -8,7 +8,6 @@ import json
 import os
 import sqlite3
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from tests.acceptance.forking import Command
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,22 +104,13 @@ class Fleet:
         self, *arguments: str, env: Mapping[str, str] | None = None, seconds: float = _SECONDS
     ) -> Finished:
         """Run a command to its end."""
-        done = subprocess.run(
-            self._command(arguments),
-            cwd=self.folder,
-            env=self._environment(env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
+        with self.started(*arguments, env=env) as process:
+            return finish(process, seconds)
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a command; `finish` waits for it, `started` ends it in any case."""
-        return subprocess.Popen(
-            self._command(arguments),
+        return Command(
+            ["cronrunner", *arguments],
             cwd=self.folder,
             env=self._environment(env),
             stdin=subprocess.DEVNULL,
@@ -144,9 +136,6 @@ class Fleet:
         """Ask the SQLite ledger."""
         with closing(sqlite3.connect(f"{self.ledger_file.as_uri()}?mode=ro", uri=True)) as ledger:
             return list(ledger.execute(sql, parameters))
-
-    def _command(self, arguments: tuple[str, ...]) -> list[str]:
-        return [sys.executable, "-m", "cronrunner", *arguments]
 
     def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(env or {})}

@@ -5,7 +5,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ruamel.yaml import YAML
 from cronrunner.cli import cronrunner
 from cronrunner.config import load
 from cronrunner.model import ExitCode, Outcome
+from tests.acceptance.forking import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
@@ -55,13 +55,14 @@ def sections(text: str) -> Mapping[str, str]:
 
 def run(folder: Path, *args: str, environ: Mapping[str, str] | None = None) -> Any:
     """Run a command with --json; give its document."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cronrunner", *args, "--json"],
+    with Command(
+        ["cronrunner", *args, "--json"],
         cwd=folder, env={"PYTHONPATH": str(ROOT), **(environ or {})},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        stdout, stderr = process.communicate()
+    assert stdout, stderr
+    return json.loads(stdout)
 
 
 # Commands, options, exit codes
