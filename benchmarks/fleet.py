@@ -152,7 +152,8 @@ class Fleet:
         }
         if setting.connections:
             server["connections"] = setting.connections
-        runner: dict[str, Any] = {"one_cpu": setting.one_cpu}
+        # Whatever happens, no run stays behind.
+        runner: dict[str, Any] = {"one_cpu": setting.one_cpu, "deadline": "10m"}
         if setting.processes > 1:
             runner["processes"] = setting.processes
         document = {
