@@ -107,6 +107,7 @@ class Immediate:
 
     hooks: Hooks
     events: Dispatcher
+    #: ``None`` for a run without any bookkeeping.
     watchdog: Watchdog | None
     concurrency: int = _THREADS
 
@@ -114,16 +115,19 @@ class Immediate:
         del delay
         for visit in visits:
             for request in visit.requests:
-                self._attempt(request, visit.tenant)
-            self.events.emit(VisitFinished(tenant=visit.tenant.name, seconds=0.01))
+                if self.watchdog is None:
+                    self.hooks.on_result(result_of(request, server=visit.tenant.server))
+                else:
+                    self._attempt(request, visit.tenant, self.watchdog)
+            if self.watchdog is not None:
+                self.events.emit(VisitFinished(tenant=visit.tenant.name, seconds=0.01))
 
-    def _attempt(self, request: Request, tenant: Tenant) -> None:
+    def _attempt(self, request: Request, tenant: Tenant, watchdog: Watchdog) -> None:
         """Do what an attempt has done about itself: two deadlines, its words in the log."""
         with logs.bound(request, tenant):
             self.events.emit(ExecutionStarted(request=request, tenant=tenant))
             for limit in (_JOB.timeout, _GRACE):
-                if self.watchdog is not None:
-                    self.watchdog.arm(tenant.server, limit, None, lambda: None).disarm()
+                watchdog.arm(tenant.server, limit, None, lambda: None).disarm()
             self.hooks.on_result(result_of(request, server=tenant.server))
 
     def queued(self, server: str) -> int:
