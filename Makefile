@@ -89,8 +89,18 @@ demo-mariadb: install servers  ## The same on a private MariaDB
 	@$(BIN)/python -m demo show --mariadb
 
 .PHONY: bench
-bench: install servers  ## Measure against the classic loop
+bench: bench-extras servers  ## Measure against all that would be run without cronrunner
 	$(BIN)/python -m benchmarks
+
+.PHONY: bench-quick
+bench-quick: install servers  ## The essential rows of that, in 3 minutes
+	$(BIN)/python -m benchmarks --quick --rounds 3
+
+.PHONY: bench-extras
+bench-extras: install  ## Celery and Redis, to measure against; without them their rows are empty
+	@scripts/redis || echo 'Redis is not there: its rows will say so'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement requirements/bench.txt || echo 'Celery is not there: its rows will say so'
 
 .PHONY: schema
 schema: install  ## Write the JSON Schema of tenants.yaml
@@ -111,6 +121,7 @@ lock: install  ## Compile requirements/ anew from pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) --output-file requirements/runtime.txt pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) --output-file requirements/dev.txt --constraints requirements/runtime.txt --group dev pyproject.toml
 	$(BIN)/uv pip compile $(LOCK) --output-file requirements/build.txt --constraints requirements/dev.txt --group build
+	$(BIN)/uv pip compile $(LOCK) --output-file requirements/bench.txt --constraints requirements/dev.txt --group bench
 
 # Nothing in the compiled files names an index or a folder: they install from whatever the user has.
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

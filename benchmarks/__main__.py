@@ -4,147 +4,159 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import click
 
-from benchmarks.fleet import Fleet, make_fleet
-from benchmarks.measuring import Row, column, installed, python, ratio, run, table
+from benchmarks import queueing
+from benchmarks.bookkeeping import open_books
+from benchmarks.fleet import Fleet, Setting, make_fleet
+from benchmarks.measuring import Round, installed, python, run
+from benchmarks.modes import find_modes
 from benchmarks.parts import measure_parts
+from benchmarks.suite import Suite
+from benchmarks.tables import Row, Wanted, table, title
+from benchmarks.ways import Section
 
-#: The classic loop takes 20 ms and more for a tenant: it is run on so many, and scaled.
-_SAMPLE = 100
 #: A start takes a fraction of a second and is noisy: more rounds of it.
 _STARTS_PER_ROUND = 3
+_EXECUTIONS, _FEWER_EXECUTIONS = 10_000, 3_000
+_WIDE, _NARROW = 10_000, 1_000
+#: A wide run takes ten seconds, and its memory hardly differs from the next one's.
+_MEMORY_ROUNDS = 2
 
-Round = Mapping[str, float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Loop:
-    """One process of `benchmarks.loops`; all but the first without its start."""
-
-    whole_seconds: float
-    seconds: float
-    cpu_seconds: float
+Figures = Sequence[Mapping[str, float]]
 
 
 @click.command()
-@click.option("--tenants", default=1000, show_default=True, type=click.IntRange(10, 9999))
+@click.option("--tenants", default=2000, show_default=True, type=click.IntRange(20, 9999))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
-def main(tenants: int, rounds: int) -> None:
+@click.option("--quick", is_flag=True, help="Only what the essential ratios need.")
+def main(tenants: int, rounds: int, quick: bool) -> None:  # noqa: FBT001 - as click calls it
     """Measure cronrunner against what would be written without it."""
-    with make_fleet(tenants) as fleet:
-        _say("warming up")
-        fleet.run()
-        throughput = []
-        for number in range(rounds):
-            _say(f"throughput, round {number + 1} of {rounds}")
-            throughput.append(_throughput(fleet))
-        _say("memory")
-        memory = [_memory(fleet) for _ in range(rounds)]
-        _say("starts")
-        starts = [_starts() for _ in range(rounds * _STARTS_PER_ROUND)]
-        _say("parts")
-        parts = measure_parts(fleet, rounds)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        _say(f"making {tenants:,} tenants, twice")
+        fleet = stack.enter_context(make_fleet(tenants))
+        encrypted = stack.enter_context(make_fleet(tenants, tls=True))
+        suite = Suite(
+            fleet=fleet,
+            encrypted=encrypted,
+            modes=find_modes(fleet),
+            broker=None if quick else stack.enter_context(_broker()),
+            quick=quick,
+            say=_say,
+        )
+        _say("warming up, and finding the best numbers of threads")
+        rows = _compared(suite.sections(), rounds)
+        _say("bookkeeping")
+        rows += _bookkeeping(fleet, rounds, _FEWER_EXECUTIONS if quick else _EXECUTIONS)
+        if not quick:
+            rows += [*_memory(fleet, suite.modes.best.setting), *_starts(rounds)]
+            rows += _parts(fleet, rounds)
         version = fleet.server.execute("SELECT VERSION()")[0][0]
-    print(f"{tenants:,} tenants, {rounds} rounds; {_machine(version)}\n")
-    print(table([*_rows(throughput, memory, starts, tenants), *_part_rows(parts)]))
+    minutes = (time.monotonic() - began) / 60
+    print(f"{tenants:,} tenants, {rounds} rounds, {minutes:.0f} minutes; {_machine(version)}\n")
+    print(table(rows))
 
 
-def _throughput(fleet: Fleet) -> Round:
-    """Let each of the three have its turn."""
-    tenants = len(fleet.tenants)
-    sample = min(tenants, _SAMPLE)
-    done, seconds = fleet.run()
-    of_one, _ = fleet.run(only=fleet.tenants[0])
-    _, scattered_seconds = fleet.run(config="all-cpus.yaml")
-    classic = _loop(fleet, "classic", sample)
-    raw = _loop(fleet, "raw", tenants)
-    # The start of the classic loop's process is paid once, however many tenants it has.
-    classic_whole = classic.whole_seconds + classic.seconds * (tenants / sample - 1)
-    return {
-        "cronrunner": tenants / seconds,
-        "scattered": tenants / scattered_seconds,
-        "classic": sample / classic.seconds,
-        "raw": tenants / raw.seconds,
-        "cronrunner whole": tenants / done.wall_seconds,
-        "classic whole": tenants / classic_whole,
-        "raw whole": tenants / raw.whole_seconds,
-        "cronrunner cpu": (done.cpu_seconds - of_one.cpu_seconds) * 1000 / (tenants - 1),
-        "classic cpu": classic.cpu_seconds * 1000 / sample,
-        "raw cpu": raw.cpu_seconds * 1000 / tenants,
-    }
+@contextmanager
+def _broker() -> Iterator[str | None]:
+    if not queueing.is_there():
+        yield None
+        return
+    with queueing.Redis() as redis:
+        yield redis.url
 
 
-def _loop(fleet: Fleet, name: str, tenants: int) -> _Loop:
-    done = run(python("-m", "benchmarks.loops", name, str(tenants), fleet.server.url()))
-    seconds, cpu_seconds = map(float, done.output.split())
-    return _Loop(whole_seconds=done.wall_seconds, seconds=seconds, cpu_seconds=cpu_seconds)
+def _compared(sections: Sequence[Section], count: int) -> list[Row]:
+    """Let each section have its turn in each round; the ratios come last."""
+    rounds: list[Round] = []
+    for number in range(count):
+        samples: Round = {}
+        for section in sections:
+            _say(f"round {number + 1} of {count}: {section.title}")
+            samples = {**samples, **dict(section.turn(backwards=number % 2 == 1))}
+        rounds.append(samples)
+    rows = [row for section in sections for row in section.rows(rounds)]
+    rows += _process_starts(sections, rounds)
+    rows.append(title("ratios, each within a round"))
+    return rows + [row for section in sections for row in section.ratio_rows(rounds)]
 
 
-def _memory(fleet: Fleet) -> Round:
-    tenants = len(fleet.tenants)
-    early, late = fleet.resident_megabytes((tenants // 10, tenants))
-    return {"early": early, "late": late, "growth": late - early}
+def _process_starts(sections: Sequence[Section], rounds: Sequence[Round]) -> Iterator[Row]:
+    """Show what was left out of the rows of two processes."""
+    for way in (way for section in sections for way in section.ways):
+        starts = [each[way.key].start_seconds for each in rounds if way.key in each]
+        if any(starts):
+            values = tuple(seconds * 1000 for seconds in starts)
+            name = f"left out: the start of the processes ({way.name})"
+            yield Row(name=name, unit="ms", values=values)
 
 
-def _starts() -> Round:
-    return {
-        "click": run(python("-c", "import click")).wall_seconds * 1000,
-        "help": run([installed("cronrunner"), "--help"]).wall_seconds * 1000,
-    }
+def _bookkeeping(fleet: Fleet, count: int, executions: int) -> Iterator[Row]:
+    with open_books(fleet, executions) as books:
+        books.measure()
+        rounds = [books.measure() for _ in range(count)]
+    yield title(f"CPU per execution of all bookkeeping, {executions:,} executions, one thread")
+    name = "ledger, events, log, metrics and watchdog"
+    yield _row(f"{name}; SQLite", "ms", rounds, "sqlite", Wanted(at_most=0.08))
+    yield _row(f"{name}; MariaDB", "ms", rounds, "mariadb", Wanted(at_most=0.2))
+    yield _row("the runner's own turns, not counted above", "ms", rounds, "runner")
 
 
-def _rows(
-    throughput: Sequence[Round], memory: Sequence[Round], starts: Sequence[Round], tenants: int
-) -> list[Row]:
-    per_second = "tenants/s"
-    early = f"tenant {tenants // 10:,} to tenant {tenants:,}"
-    return [
-        Row("cronrunner, the run", per_second, column(throughput, "cronrunner")),
-        Row("the same with `one_cpu: false`", per_second, column(throughput, "scattered")),
-        Row("the classic loop", per_second, column(throughput, "classic")),
-        Row("raw PyMySQL, 8 threads", per_second, column(throughput, "raw")),
-        Row(
-            "cronrunner / classic loop",
-            "times",
-            ratio(throughput, "cronrunner", "classic"),
-            "15 or more",
-        ),
-        Row(
-            "the same, whole processes",
-            "times",
-            ratio(throughput, "cronrunner whole", "classic whole"),
-        ),
-        Row("cronrunner / raw PyMySQL", "times", ratio(throughput, "cronrunner", "raw")),
-        Row(
-            "the same, whole processes",
-            "times",
-            ratio(throughput, "cronrunner whole", "raw whole"),
-        ),
-        Row("CPU per tenant, cronrunner", "ms", column(throughput, "cronrunner cpu")),
-        Row("CPU per tenant, classic loop", "ms", column(throughput, "classic cpu")),
-        Row("CPU per tenant, raw PyMySQL", "ms", column(throughput, "raw cpu")),
-        Row(f"resident memory, {early}", "MB more", column(memory, "growth"), "less than 20"),
-        Row("resident memory at the end", "MB", column(memory, "late")),
-        Row('`python -c "import click"`', "ms", column(starts, "click")),
-        Row("`cronrunner --help`", "ms", column(starts, "help")),
-        Row("`--help` / `import click`", "times", ratio(starts, "help", "click"), "2.5 or less"),
-    ]
+def _memory(fleet: Fleet, setting: Setting) -> Iterator[Row]:
+    _say(f"memory: making {_WIDE:,} tenants")
+    fleet.server.create_databases(f"wide_{number:05d}" for number in range(_WIDE))
+    found = []
+    # The first run makes the ledger, which takes a library that later ones do not load.
+    for number in range(_MEMORY_ROUNDS + 1):
+        _say(f"memory, round {number} of {_MEMORY_ROUNDS}")
+        (narrow,) = fleet.resident_megabytes("wide_00???", (_NARROW,), setting)
+        early, late = fleet.resident_megabytes("wide_*", (_NARROW, _WIDE), setting)
+        found.append(
+            {"late": late, "narrow": narrow, "within": late - early, "between": late - narrow}
+        )
+    del found[0]
+    less = Wanted(at_most=10)
+    yield title("resident memory")
+    yield _row(f"a run of {_NARROW:,} tenants, at its end", "MB", found, "narrow")
+    yield _row(f"a run of {_WIDE:,} tenants, at its end", "MB", found, "late")
+    yield _row("the second less the first", "MB", found, "between", less)
+    name = f"within the second, from tenant {_NARROW:,} to tenant {_WIDE:,}"
+    yield _row(name, "MB", found, "within", less)
 
 
-def _part_rows(parts: Sequence[Round]) -> list[Row]:
-    return [
-        Row(
-            "CPU of the driver alone: connect, statement, commit, quit",
-            "ms",
-            column(parts, "driver"),
-        ),
-        Row("CPU of the ledger alone (SQLite): claim and outcome", "ms", column(parts, "ledger")),
-        Row("CPU of a log line alone", "ms", column(parts, "log")),
-    ]
+def _starts(rounds: int) -> Iterator[Row]:
+    _say("starts")
+    found = [_start() for _ in range(rounds * _STARTS_PER_ROUND)]
+    yield title("starts")
+    yield _row('`python -c "import click"`', "ms", found, "click")
+    yield _row("`cronrunner --help`", "ms", found, "help")
+    yield _row("`--help` / `import click`", "times", found, "ratio", Wanted(at_most=2.5))
+
+
+def _start() -> Mapping[str, float]:
+    of_click = run(python("-c", "import click")).wall_seconds * 1000
+    of_help = run([installed("cronrunner"), "--help"]).wall_seconds * 1000
+    return {"click": of_click, "help": of_help, "ratio": of_help / of_click}
+
+
+def _parts(fleet: Fleet, rounds: int) -> Iterator[Row]:
+    _say("parts")
+    found = measure_parts(fleet, rounds)
+    driver = "the driver: connect, statement, commit, quit"
+    yield title("CPU of single parts, each alone")
+    yield _row(driver, "ms", found, "driver")
+    yield _row("the ledger (SQLite): claim and outcome, in groups of 16", "ms", found, "ledger")
+    yield _row("a log line", "ms", found, "log")
+
+
+def _row(name: str, unit: str, found: Figures, key: str, wanted: Wanted | None = None) -> Row:
+    values = tuple(each[key] for each in found)
+    return Row(name=name, unit=unit, values=values, wanted=wanted)
 
 
 def _machine(version: str) -> str:

@@ -1,78 +1,47 @@
-"""What would be written without cronrunner: ``python -m benchmarks.loops NAME TENANTS URL``.
+"""What would be written without cronrunner.
 
-No deadline, no record of what ran, no log, and one failing tenant ends all. Prints the seconds
-of the loop and its CPU seconds, the start of the process left out.
+``python -m benchmarks.loops NAME URL TENANTS THREADS`` runs one loop: no deadline, no record of
+what ran, no log, and one failing tenant ends all. Prints the seconds of the loop and its CPU
+seconds, the start of the process left out.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 
-import pymysql
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, make_url
 
-from benchmarks.fleet import STATEMENT
+from benchmarks import alchemy, clientlib, raw
+from benchmarks.measuring import children_cpu_seconds
 
-_THREADS = 8
+Loop = Callable[[URL, Sequence[str], int], None]
 
-
-def classic(url: URL, names: Sequence[str]) -> None:
-    """One tenant after another, each with an engine as `create_engine` makes it."""
-    for name in names:
-        engine = create_engine(url.set(database=name))
-        with engine.connect() as connection:
-            connection.execute(text(STATEMENT)).scalar_one()
-        engine.dispose()
-
-
-def raw(url: URL, names: Sequence[str]) -> None:
-    """The driver alone, one connection per tenant, eight threads."""
-    waiting = iter(names)
-    lock = threading.Lock()
-
-    def work() -> None:
-        while True:
-            with lock:
-                name = next(waiting, None)
-            if name is None:
-                return
-            _visit(url, name)
-
-    threads = [threading.Thread(target=work) for _ in range(_THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+LOOPS: dict[str, Loop] = {
+    "classic": alchemy.classic,
+    "nullpool": alchemy.nullpool,
+    "dialect": alchemy.shared_dialect,
+    "raw": raw.connecting,
+    "raw-forked": raw.forked,
+    "raw-reset": raw.resetting,
+    "raw-pipelined": raw.pipelining,
+    "raw-tls": raw.encrypting,
+    "raw-many": raw.connecting_for_many,
+    "client": clientlib.connecting,
+}
 
 
-def _visit(url: URL, name: str) -> None:
-    connection = pymysql.connect(
-        host=url.host,
-        port=url.port or 0,
-        user=url.username,
-        password=url.password or "",
-        database=name,
-        ssl_disabled=True,
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(STATEMENT)
-        cursor.fetchone()
-    connection.commit()
-    connection.close()
-
-
-LOOPS: dict[str, Callable[[URL, Sequence[str]], None]] = {"classic": classic, "raw": raw}
-
-
-def main(name: str, tenants: str, url: str) -> None:
+def main(name: str, url: str, tenants: str, threads: str) -> None:
     """Run one loop over as many tenants as asked."""
     names = [f"bench_{number:04d}" for number in range(int(tenants))]
-    started, cpu = time.monotonic(), time.process_time()
-    LOOPS[name](make_url(url), names)
-    print(time.monotonic() - started, time.process_time() - cpu)
+    started, cpu = time.monotonic(), _cpu_seconds()
+    LOOPS[name](make_url(url), names, int(threads))
+    print(time.monotonic() - started, _cpu_seconds() - cpu)
+
+
+def _cpu_seconds() -> float:
+    return time.process_time() + children_cpu_seconds()
 
 
 if __name__ == "__main__":

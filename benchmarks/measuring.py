@@ -1,4 +1,4 @@
-"""Starting processes and taking their measure; medians and spreads."""
+"""Starting processes and taking their measure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 #: Where the packages `benchmarks` and `tests` are.
 ROOT = Path(__file__).resolve().parent.parent
+#: Nothing that is measured takes nearly as long.
+_LIMIT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,20 +26,77 @@ class Finished:
     output: str
 
 
-def run(command: Sequence[str], *, folder: Path = ROOT, **environ: str) -> Finished:
-    """Run a command to its end and measure it. Raises what it said if it fails."""
-    before = _children_cpu_seconds()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What one turn of one way took."""
+
+    #: Tenants, or executions where a tenant has many.
+    count: int
+    seconds: float
+    #: Of the client.
+    cpu_seconds: float = 0.0
+    #: That the server was asked to execute.
+    statements: int = 0
+    #: With the start and the end of the process.
+    whole_seconds: float = 0.0
+    #: Of `processes`: from the plan to the first execution; not part of `seconds`.
+    start_seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Return how many are done in a second."""
+        return self.count / self.seconds
+
+    @property
+    def cpu_milliseconds(self) -> float:
+        """Return the client's CPU time for each."""
+        return self.cpu_seconds * 1000 / self.count
+
+    @property
+    def statements_each(self) -> float:
+        """Return how many statements the server was sent for each."""
+        return self.statements / self.count
+
+    def whole_rate(self, count: int) -> float:
+        """Return the rate of a process that does ``count``: its start is paid once."""
+        start = self.whole_seconds - self.seconds
+        return count / (start + self.seconds * count / self.count)
+
+    def without(self, start: Sample) -> Sample:
+        """Take the CPU and the statements out which a run on a few tenants has as well."""
+        if self.count == start.count:
+            return self
+        share = self.count / (self.count - start.count)
+        return Sample(
+            count=self.count,
+            seconds=self.seconds,
+            cpu_seconds=(self.cpu_seconds - start.cpu_seconds) * share,
+            statements=round((self.statements - start.statements) * share),
+            whole_seconds=self.whole_seconds,
+            start_seconds=self.start_seconds,
+        )
+
+
+#: Name of a way -> what its turn took.
+Round = Mapping[str, Sample]
+
+
+def run(command: Sequence[str], *, folder: Path = ROOT, text: str = "", **environ: str) -> Finished:
+    """Give a command ``text`` to read and run it to its end. Raises what it said if it fails."""
+    before = children_cpu_seconds()
     started = time.monotonic()
     done = subprocess.run(
         command,
         cwd=folder,
         env={**os.environ, **environ},
+        input=text,
         capture_output=True,
         text=True,
+        timeout=_LIMIT_SECONDS,
         check=False,
     )
     wall_seconds = time.monotonic() - started
-    cpu_seconds = _children_cpu_seconds() - before
+    cpu_seconds = children_cpu_seconds() - before
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stderr[-4000:]}")
     return Finished(
@@ -48,7 +106,8 @@ def run(command: Sequence[str], *, folder: Path = ROOT, **environ: str) -> Finis
     )
 
 
-def _children_cpu_seconds() -> float:
+def children_cpu_seconds() -> float:
+    """Return the CPU time of the processes that this one has started and awaited."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -68,46 +127,3 @@ def cpu_milliseconds(work: Callable[[], None], times: int) -> float:
     before = time.process_time()
     work()
     return (time.process_time() - before) / times * 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: a value for each round."""
-
-    name: str
-    unit: str
-    values: tuple[float, ...]
-    wanted: str = ""
-
-    def __str__(self) -> str:
-        low, high = min(self.values), max(self.values)
-        shown = f"{_number(median(self.values))} {self.unit}".strip()
-        return f"| {self.name} | {shown} | {_number(low)} .. {_number(high)} | {self.wanted} |"
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Write rows as Markdown."""
-    head = "| measured | median | lowest .. highest | wanted |\n|---|--:|--:|---|"
-    return "\n".join([head, *map(str, rows)])
-
-
-def column(rounds: Sequence[Mapping[str, float]], name: str) -> tuple[float, ...]:
-    """Return one value of every round."""
-    return tuple(each[name] for each in rounds)
-
-
-def ratio(rounds: Sequence[Mapping[str, float]], above: str, below: str) -> tuple[float, ...]:
-    """Return how two values compare, round by round."""
-    return tuple(each[above] / each[below] for each in rounds)
-
-
-def _number(value: float) -> str:
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return (
-        f"{value:.1f}"
-        if abs(value) >= 10
-        else f"{value:.2f}"
-        if abs(value) >= 1
-        else f"{value:.3f}"
-    )

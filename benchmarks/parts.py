@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TextIO
 
 from sqlalchemy import make_url
 
-from benchmarks.fleet import STATEMENT, Fleet
+from benchmarks.fleet import Fleet
+from benchmarks.jobs import STATEMENT
 from benchmarks.measuring import cpu_milliseconds
+from benchmarks.records import log_to_nowhere, new_run, now, result_of
 from cronrunner import logs
-from cronrunner.databases import Endpoint, describe, kind_of
+from cronrunner.databases import Endpoint, kind_of
 from cronrunner.events import ExecutionFinished
 from cronrunner.ledger import Ledger, open_engine
-from cronrunner.model import Key, Outcome, Request, Result, Run, Slot
-from cronrunner.redaction import Redactor, secret_values
+from cronrunner.model import Key, Request, Run
 
 #: Claims taken together: what a run with 16 threads takes when it is busy.
 _GROUP = 16
-_NUMBERS = count()
 
 
 class Parts:
     """Each method measures one part, once."""
 
-    def __init__(self, fleet: Fleet, folder: Path, output: TextIO) -> None:
-        redactor = Redactor(secret_values(os.environ, [fleet.server.password]))
-        logs.configure(
-            format="json", level="info", redactor=redactor, describe=describe, stream=output
-        )
+    def __init__(self, fleet: Fleet, folder: Path) -> None:
         self._log = logs.LogListener()
         self._tenants = fleet.tenants
         url = make_url(fleet.server.url())
         self._server = kind_of("mysql").prepare(Endpoint(name="main", url=url))
         url = make_url("sqlite:///ledger.db")
         engine = open_engine(Endpoint(name="ledger", url=url, folder=folder))
-        self._ledger = Ledger(engine, clock=_now)
+        self._ledger = Ledger(engine, clock=now)
 
     def close(self) -> None:
         """Close what was opened."""
@@ -69,7 +61,7 @@ class Parts:
 
     def _record(self) -> None:
         """Claim in groups and hand over an outcome for each, until all is durable."""
-        run = _new_run()
+        run = new_run()
         self._ledger.begin_run(run, fleet=True, selection={})
         for start in range(0, len(self._tenants), _GROUP):
             self._record_group(run, self._tenants[start : start + _GROUP])
@@ -78,43 +70,24 @@ class Parts:
     def _record_group(self, run: Run, tenants: Sequence[str]) -> None:
         keys = [_key(run, tenant) for tenant in tenants]
         for key, fence in self._ledger.claim(keys).granted.items():
-            self._ledger.record(_result(_request(run, key.tenant, fence=fence)))
+            self._ledger.record(result_of(_request(run, key.tenant, fence=fence)))
 
     def _write_lines(self) -> None:
-        run = _new_run()
+        run = new_run()
         for tenant in self._tenants:
-            result = _result(_request(run, tenant, fence=1))
+            result = result_of(_request(run, tenant, fence=1))
             self._log.on(ExecutionFinished(result=result))
 
 
 def measure_parts(fleet: Fleet, rounds: int) -> list[Mapping[str, float]]:
     """Measure the parts, round by round."""
-    with TemporaryDirectory() as folder, Path(os.devnull).open("w") as output:
-        parts = Parts(fleet, Path(folder), output)
+    with TemporaryDirectory() as folder, log_to_nowhere(fleet.server.password):
+        parts = Parts(fleet, Path(folder))
         try:
             parts.measure()
             return [parts.measure() for _ in range(rounds)]
         finally:
             parts.close()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _new_run() -> Run:
-    name, now = f"bench-{next(_NUMBERS)}", _now()
-    return Run(
-        id=name,
-        command="benchmark",
-        started_at=now,
-        scheduled_at=None,
-        host="",
-        boot="",
-        pid=os.getpid(),
-        pid_started=0,
-        slot=Slot.of_run(name, now),
-    )
 
 
 def _key(run: Run, tenant: str) -> Key:
@@ -123,14 +96,3 @@ def _key(run: Run, tenant: str) -> Key:
 
 def _request(run: Run, tenant: str, *, fence: int) -> Request:
     return Request(key=_key(run, tenant), run=run.id, slot=run.slot.at, attempt=1, fence=fence)
-
-
-def _result(request: Request) -> Result:
-    return Result(
-        request=request,
-        server="main",
-        outcome=Outcome.SUCCEEDED,
-        started_at=_now(),
-        duration_seconds=0.01,
-        counters={"items": 3},
-    )

@@ -31,7 +31,7 @@ from cronrunner.databases import Endpoint, ServerParts, describe
 from cronrunner.discovery import discover, find_shrink
 from cronrunner.engines import Engines
 from cronrunner.errors import ConfigError, LedgerError, Problem
-from cronrunner.events import Dispatcher
+from cronrunner.events import Dispatcher, Warned
 from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
 from cronrunner.ledger.spool import waiting_bytes
 from cronrunner.model import (
@@ -110,7 +110,11 @@ class App:
     @cached_property
     def engines(self) -> Engines:
         """The tenants' engines."""
-        return Engines(self.endpoints())
+        return Engines(self.endpoints(), on_fallback=self._tell_fallback)
+
+    def _tell_fallback(self, server: str, why: str) -> None:
+        text = self.redactor.text(f"server {server}: each visit connects, since {why}")
+        self.events.emit(Warned(subject="connections", text=text))
 
     def endpoints(self) -> Mapping[str, Endpoint]:
         """Return the servers as they are configured, secrets revealed."""

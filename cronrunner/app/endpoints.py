@@ -65,6 +65,7 @@ def endpoint_of(settings: Settings, name: str) -> Endpoint:
         tls=server.tls,
         tls_ca=None if server.tls_ca is None else settings.folder / server.tls_ca,
         connect_timeout_seconds=server.connect_timeout.total_seconds(),
+        reuse=server.connections == "reset",
         folder=settings.folder,
     )
 

@@ -115,6 +115,11 @@ class ServerSettings(Section):
         None,
         description="Hard limit of one run's connections here, control connections counted.",
     )
+    connections: Literal["fresh", "reset"] = Field(
+        "fresh",
+        description="fresh: each visit connects; reset: a visit takes a session that another "
+        "visit has had, made as good as new.",
+    )
     tls: Literal["auto", "required", "verify", "disabled"] = Field(
         "auto",
         description="auto: TLS if the server offers it; required: TLS or nothing; "

@@ -8,7 +8,7 @@ keeping for a server is in ``ServerParts``.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -35,6 +35,8 @@ class Endpoint:
     tls: str = "auto"
     tls_ca: Path | None = None
     connect_timeout_seconds: float = 10.0
+    #: Whether a visit may use a session that another visit has had.
+    reuse: bool = False
     folder: Path = Path()
 
 
@@ -54,6 +56,8 @@ class ServerParts:
     limit: int | None
     #: What a named lock does not do there, after the server's name; empty where it does all.
     lock_limit: str = ""
+    #: The statement that gives a used session the role of a new one; empty where none is needed.
+    role: str = ""
     compiled: LRUCache[Any, Any] = field(
         default_factory=lambda: LRUCache(_COMPILED_STATEMENTS), repr=False
     )
@@ -107,8 +111,40 @@ class DatabaseKind(Protocol):
         the runner's own.
         """
 
-    def reset(self, session: Any) -> bool:  # noqa: ANN401 - a DBAPI connection
-        """Make a used session as good as new; false when it must be replaced by a new one."""
+    def foresee(self, session: Any, *, more: bool) -> None:  # noqa: ANN401 - a DBAPI connection
+        """Take note that the next commit ends a job; with ``more`` the visit has another one.
+
+        What makes the session new may be sent along with that commit.
+        """
+
+    def retire(self, session: Any, *, proving: bool = False) -> Any:  # noqa: ANN401 - a DBAPI connection
+        """Take a used session from whoever has it: return another object for it.
+
+        The old one is dead: what a job has kept reads nothing of others. ``None`` when the session
+        has to be closed, since it cannot be made new, or anything about it is odd; an open
+        transaction is not odd when the reset is ``proving`` itself on it. What it returns must be
+        entered, or closed.
+        """
+
+    def enter(
+        self,
+        parts: ServerParts,
+        session: Any,  # noqa: ANN401 - a DBAPI connection
+        database: str,
+        *,
+        statement_seconds: float,
+    ) -> None:
+        """Make a retired session as good as a new one on ``database``, as by ``connect``.
+
+        Raises the driver's error; the session is then to be closed.
+        """
+
+    def residue(self, session: Any, renew: Callable[[], Any]) -> list[str]:  # noqa: ANN401 - a DBAPI connection
+        """Say what a reset does not clear, in words; nothing where it clears all.
+
+        ``session`` is new. Every kind of state is planted in it; ``renew`` retires and enters it,
+        and returns what is to be as new.
+        """
 
     def number(self, session: Any) -> int | None:  # noqa: ANN401 - a DBAPI connection
         """Return the server's number of a session; ``None`` where there is no server."""

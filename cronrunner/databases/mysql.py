@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
 import pymysql
-from pymysql.charset import charset_by_name
 from pymysql.constants import CR, ER
 from sqlalchemy import Connection, Engine, NullPool, text
+from sqlalchemy.exc import DBAPIError
 
 from cronrunner.databases.base import (
     TIMEOUTS,
@@ -22,11 +23,10 @@ from cronrunner.databases.base import (
     refuse_unprintable,
     shared_dialect_class,
 )
+from cronrunner.databases.mysql_proof import residue
+from cronrunner.databases.mysql_session import Session
 
 SYSTEM: Final = frozenset({"information_schema", "mysql", "performance_schema", "sys"})
-
-#: COM_RESET_CONNECTION: the driver has no constant and no call for it.
-_COM_RESET_CONNECTION: Final = 0x1F
 
 _MANUAL_COMMIT: Final = "autocommit = 0"
 
@@ -73,36 +73,6 @@ _FIND_MYSQL: Final = (
 )
 
 
-class _Session(pymysql.connections.Connection):
-    """A session that is told in one round trip what it begins with."""
-
-    def __init__(self, *, begin: str, **arguments: Any) -> None:  # noqa: ANN401 - the driver's
-        """``begin`` assigns variables, for SET."""
-        self._begin = begin
-        self._names = arguments["charset"], arguments.get("collation")
-        super().__init__(**arguments)
-
-    def connect(self, sock: socket.socket | None = None) -> None:
-        """Connect; the driver then sets the character set."""
-        self._begun = False
-        super().connect(sock)
-        self._begun = True
-
-    def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """Set the character set; when the driver connects, all else along with it."""
-        if self._begun:
-            super().set_character_set(charset, collation)
-        else:
-            self.begin()
-
-    def begin(self) -> None:
-        """Say what the session begins with, and what a job may have changed since."""
-        self.charset, self.collation = self._names
-        self.encoding = charset_by_name(self.charset).encoding
-        collate = f" COLLATE {self.collation}" if self.collation else ""
-        self.query(f"SET NAMES {self.charset}{collate}, {self._begin}")
-
-
 class MySQL:
     """The MySQL kind: MySQL and MariaDB servers, a tenant is a database."""
 
@@ -130,6 +100,7 @@ class MySQL:
             dialect.initialize(connection)
             limit = _connection_limit(connection)
             lock_limit = _lock_limit(connection)
+            role = _first_role(connection)
         return ServerParts(
             endpoint=endpoint,
             kind=self,
@@ -138,6 +109,7 @@ class MySQL:
             tls=tls is not None,
             limit=limit,
             lock_limit=lock_limit,
+            role=role,
         )
 
     def connect(
@@ -145,23 +117,40 @@ class MySQL:
     ) -> Any:  # noqa: ANN401 - pymysql.Connection
         """Open a session on ``database``, or on none if it is empty."""
         begin = _begin_assignments(parts, statement_seconds)
-        session = _Session(
-            begin=begin, database=database or None, autocommit=None, **parts.arguments
+        session = Session(
+            begin=begin,
+            role=parts.role,
+            database=database or None,
+            autocommit=None,
+            **parts.arguments,
         )
         if statement_seconds is not None:
             _unbound(session)
+            session.remember()
         return session
 
-    def reset(self, session: Any) -> bool:  # noqa: ANN401 - pymysql.Connection
-        """Clear the session's state at the server, and restore what the driver had set."""
-        try:
-            _reset_connection(session)
-            session.begin()
-            # Nor does the server go back to the database that a job has left by USE.
-            session.select_db(session.db)
-        except (AttributeError, TypeError, pymysql.Error):
-            return False
-        return True
+    def foresee(self, session: Any, *, more: bool) -> None:  # noqa: ANN401 - pymysql.Connection
+        """Send the reset along with the next commit."""
+        session.foresee(more=more)
+
+    def retire(self, session: Any, *, proving: bool = False) -> Any:  # noqa: ANN401 - pymysql.Connection
+        """Reset the session at the server, and give another object for it."""
+        return session.retire(proving=proving)
+
+    def enter(
+        self,
+        parts: ServerParts,
+        session: Any,  # noqa: ANN401 - pymysql.Connection
+        database: str,
+        *,
+        statement_seconds: float,
+    ) -> None:
+        """Change the database and set what a session begins with, in one round trip."""
+        session.enter(database, _begin_assignments(parts, statement_seconds))
+
+    def residue(self, session: Any, renew: Callable[[], Any]) -> list[str]:  # noqa: ANN401 - pymysql.Connection
+        """Plant every kind of state, and say what is still there after ``renew``."""
+        return residue(session, renew)
 
     def number(self, session: Any) -> int:  # noqa: ANN401 - pymysql.Connection
         """Return the connection id that KILL takes."""
@@ -245,14 +234,14 @@ def _first_session(
     the password is sent. Any other failure of TLS stays a failure.
     """
     if endpoint.tls == "disabled":
-        return _Session(begin=_MANUAL_COMMIT, **arguments, ssl_disabled=True), None
+        return Session(begin=_MANUAL_COMMIT, **arguments, ssl_disabled=True), None
     context = _tls_context(endpoint)
     try:
-        return _Session(begin=_MANUAL_COMMIT, **arguments, ssl=context), context
+        return Session(begin=_MANUAL_COMMIT, **arguments, ssl=context), context
     except pymysql.OperationalError as error:
         if endpoint.tls != "auto" or error.args[0] != CR.CR_SSL_CONNECTION_ERROR:
             raise
-    return _Session(begin=_MANUAL_COMMIT, **arguments, ssl_disabled=True), None
+    return Session(begin=_MANUAL_COMMIT, **arguments, ssl_disabled=True), None
 
 
 def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
@@ -279,6 +268,25 @@ def _lock_limit(connection: Connection) -> str:
     if found is None or found[1] != "ON":
         return ""
     return "is a node of a Galera cluster: a server_lock there keeps out nobody on another node"
+
+
+def _first_role(connection: Connection) -> str:
+    """Return the statement that takes the role of a new session, if the user has any.
+
+    A reset leaves the role as it is. MariaDB knows no ``SET ROLE DEFAULT``.
+    """
+    try:
+        known = connection.execute(text("SELECT COUNT(*) FROM information_schema.applicable_roles"))
+        if not known.scalar_one():
+            return ""
+        if not _is_mariadb(connection):
+            return "SET ROLE DEFAULT"
+        role = connection.execute(text("SELECT CURRENT_ROLE()")).scalar_one()
+    except DBAPIError:
+        # Before MySQL 8.0.19 there is no such list; before MySQL 8 there are no roles.
+        connection.rollback()
+        return "SET ROLE DEFAULT" if (connection.dialect.server_version_info or ()) >= (8,) else ""
+    return "SET ROLE NONE" if role is None else f"SET ROLE `{str(role).replace('`', '``')}`"
 
 
 def _begin_assignments(parts: ServerParts, statement_seconds: float | None) -> str:
@@ -309,11 +317,6 @@ def _shut(session: Any) -> None:  # noqa: ANN401 - pymysql.Connection
     """Shut the session's socket from another thread; the driver has no public way to do so."""
     with suppress(OSError, AttributeError):
         session._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001 - see above
-
-
-def _reset_connection(session: Any) -> None:  # noqa: ANN401 - pymysql.Connection
-    session._execute_command(_COM_RESET_CONNECTION, "")  # noqa: SLF001 - no public call
-    session._read_ok_packet()  # noqa: SLF001 - no public call
 
 
 def _without_values(number: int | None, message: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,10 +84,26 @@ class SQLite:
             raise
         return session
 
-    def reset(self, session: Any) -> bool:  # noqa: ANN401 - sqlite3.Connection
-        """Ask for a new session: opening a file is cheaper than undoing its pragmas."""
-        del session
-        return False
+    def foresee(self, session: Any, *, more: bool) -> None:  # noqa: ANN401 - sqlite3.Connection
+        """Do nothing: no file is opened twice."""
+
+    def retire(self, session: Any, *, proving: bool = False) -> None:  # noqa: ANN401 - sqlite3.Connection
+        """Give nothing: opening a file is cheaper than undoing its pragmas."""
+
+    def enter(
+        self,
+        parts: ServerParts,
+        session: Any,  # noqa: ANN401 - sqlite3.Connection
+        database: str,
+        *,
+        statement_seconds: float,
+    ) -> None:
+        """Do nothing: no session is retired."""
+
+    def residue(self, session: Any, renew: Callable[[], Any]) -> list[str]:  # noqa: ANN401 - sqlite3.Connection
+        """Say that there is no reset."""
+        del session, renew
+        return ["all, since a file has no reset"]
 
     def number(self, session: Any) -> None:  # noqa: ANN401 - sqlite3.Connection
         """Return nothing: whoever has opened a file is not known to others."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from cronrunner.context import JobContext
 from cronrunner.engines import TenantEngine
+from cronrunner.errors import Cancel, Skip
 from cronrunner.model import (
     EMPTY,
     Job,
@@ -59,3 +60,11 @@ class Attempt:
     rows_changed: int = 0
     #: The deadline that expired, if one did.
     deadline: Deadline | None = None
+    #: The visit has another job, for the same session.
+    more: bool = False
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing has gone wrong that its session might remember."""
+        by_choice = self.error is None or isinstance(self.error, Skip | Cancel)
+        return by_choice and self.deadline is None and not self.unreached

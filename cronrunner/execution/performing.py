@@ -121,6 +121,7 @@ class Performer:
         tenant = visit.tenant
         engine, refused = self._open(tenant)
         unreached: Result | None = None
+        clean = False
         works = [self._find(request, tenant) for request in visit.requests]
         if engine is not None:
             engine.limit_statements(self._longest(works))
@@ -132,21 +133,24 @@ class Performer:
                     if unreached is not None:
                         yield self._same(unreached, request, tenant, works[place])
                         continue
-                    ended = self._attempt(request, tenant, engine, works[place], refused)
+                    more = len(works) > place + 1 and not self._is_apart(works[place + 1])
+                    ended = self._attempt(request, tenant, engine, works[place], refused, more=more)
+                    clean = isinstance(ended, Attempt) and ended.is_clean
                     yield ended if isinstance(ended, Result) else self._classifier.result(ended)
                 if isinstance(ended, Result):
                     # Its process could not connect: neither could the next one.
                     unreached = ended if ended.unreached else None
                     continue
-                if engine is not None and (ended.unreached or ended.deadline is not None):
-                    # What was cancelled may still be read from this session: it is not used on.
+                if engine is not None and not clean:
+                    # What was cancelled may still be read from this session, and who knows what an
+                    # error has left in it: it is not used on.
                     engine.close()
                 if ended.unreached:
                     # The rest of the visit does not pay the connect deadline once more.
                     engine, refused = None, ended.error
         finally:
             if engine is not None:
-                engine.close()
+                engine.close(clean=clean)
             if tenant.name != FLEET:
                 elapsed = time.monotonic() - started
                 self._events.emit(VisitFinished(tenant=tenant.name, seconds=elapsed))
@@ -166,7 +170,7 @@ class Performer:
         """Make the session as good as new; a server that falls silent here gets the grace."""
         if self._is_apart(work):
             # Its process opens a session under this visit's permit.
-            engine.close()
+            engine.spare()
             return
         if first:
             return
@@ -191,13 +195,15 @@ class Performer:
         wanted = isinstance(work, Work) and work.job.isolation is Isolation.PROCESS
         return wanted and self._isolated is not None
 
-    def _attempt(
+    def _attempt(  # noqa: PLR0913 - all that is known before it
         self,
         request: Request,
         tenant: Tenant,
         engine: TenantEngine | None,
         work: Work | Exception,
         refused: BaseException | None,
+        *,
+        more: bool,
     ) -> Attempt | Result:
         """Make one attempt; it may come back with a result from where it was made."""
         started_at = self._clock()
@@ -212,6 +218,7 @@ class Performer:
             context=self._context(request, tenant, engine, found, started_at),
             error=refused or (work if isinstance(work, Exception) else None),
             unreached=refused is not None,
+            more=more,
         )
         self._events.emit(ExecutionStarted(request=request, tenant=tenant))
         if found is not None and self._isolated is not None and self._is_apart(found):
@@ -261,10 +268,17 @@ class Performer:
         """Open the visit's session, if this is its first job or the last session is gone."""
         if attempt.error is not None or attempt.engine is None:
             return attempt
+        timeout, deadline = attempt.engine.entry_timeout, None
+        if timeout is not None:
+            server = attempt.tenant.server
+            deadline = self._watchdog.arm(server, timeout, attempt.engine, lambda: None)
         try:
             attempt.engine.connect()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises
             return replace(attempt, error=error, unreached=True)
+        finally:
+            if deadline is not None:
+                deadline.disarm()
         self._on_reached(attempt.tenant)
         return attempt
 
@@ -349,6 +363,8 @@ class Performer:
         if attempt.context is None:
             return attempt
         deadline = self._watch(attempt, self._grace)
+        if attempt.engine is not None and attempt.error is None and not attempt.request.dry_run:
+            attempt.engine.foresee(more=attempt.more)
         try:
             rows = attempt.context.finish(commit=attempt.error is None)
             attempt = replace(attempt, rows_changed=rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -62,7 +63,7 @@ class Statements:
         self._dialect = dialect
         self._mysql = dialect.name in {"mysql", "mariadb"}
         #: Inserts a claim unless the row exists.
-        self.new_claims = self._upsert(claims, lambda _: {"fence": claims.c.fence})
+        self.new_claims = self._upsert(claims, lambda _: {"fence": claims.c.fence}, only_new=True)
         #: The claims of ``tenant_names`` for a job's slot.
         self.find_claims = select(claims).where(
             claims.c.job == bindparam("job"),
@@ -98,16 +99,32 @@ class Statements:
         if self._mysql:
             self.count_events(connection, [{"name": _TURNS, "label": "", "value": 1}])
 
-    def _upsert(self, table: Table, assign: Assignments, leave_out: Container[str] = ()) -> Rows:
+    @property
+    def counts_new_claims(self) -> bool:
+        """Whether ``new_claims`` says how many it has inserted: MySQL counts what it found."""
+        return not self._mysql
+
+    def _upsert(
+        self,
+        table: Table,
+        assign: Assignments,
+        leave_out: Container[str] = (),
+        *,
+        only_new: bool = False,
+    ) -> Rows:
         statement: Insert
         if self._mysql:
             on_mysql = mysql_insert(table)
             statement = on_mysql.on_duplicate_key_update(list(assign(on_mysql.inserted).items()))
         else:
             on_sqlite = sqlite_insert(table)
-            statement = on_sqlite.on_conflict_do_update(
-                index_elements=list(table.primary_key.columns),
-                set_=dict(assign(on_sqlite.excluded)),
+            key = list(table.primary_key.columns)
+            statement = (
+                on_sqlite.on_conflict_do_nothing(index_elements=key)
+                if only_new
+                else on_sqlite.on_conflict_do_update(
+                    index_elements=key, set_=dict(assign(on_sqlite.excluded))
+                )
             )
         return self._rows(table, statement, leave_out)
 
@@ -129,19 +146,22 @@ class Rows:
 
     def __init__(self, statement: Insert, columns: Sequence[Column[Any]], dialect: Dialect) -> None:
         self._names = [column.name for column in columns]
+        self._pick = itemgetter(*self._names)
         self._positional = dialect.positional
         self._text = str(statement.compile(dialect=dialect, column_keys=self._names))
         processors = [each.type.dialect_impl(dialect).bind_processor(dialect) for each in columns]
         self._processors = [(i, each) for i, each in enumerate(processors) if each is not None]
 
-    def __call__(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute the statement for all of ``rows``."""
+    def __call__(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Execute the statement for all of ``rows``; return how many the driver counts."""
         values = [self._values(row) for row in rows]
-        if values:
-            connection.exec_driver_sql(self._text, values)
+        return connection.exec_driver_sql(self._text, values).rowcount if values else 0
 
     def _values(self, row: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as the driver wants it
-        values = [row.get(name) for name in self._names]
+        try:
+            values = list(self._pick(row))
+        except KeyError:
+            values = [row.get(name) for name in self._names]
         for position, process in self._processors:
             values[position] = process(values[position])
         return tuple(values) if self._positional else dict(zip(self._names, values, strict=True))

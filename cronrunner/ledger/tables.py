@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -65,7 +66,9 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+@lru_cache(maxsize=256)
 def _sqlite_text(value: datetime | None) -> str | None:
+    """Write an instant; most are met again: in the next row, or the next table."""
     if value is None:
         return None
     return as_utc(value).replace(tzinfo=None).isoformat(" ", "microseconds")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.fleet import Finished, Fleet
 from tests.acceptance.watching import counting_connections, transactions_left
-from tests.servers import HOST, LogEntry, MariaDB
+from tests.servers import LogEntry, MariaDB
 
 pytestmark = pytest.mark.xdist_group("isolation")
 
@@ -111,8 +111,10 @@ class Night:
         return name
 
 
-@pytest.fixture(scope="module")
-def night(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+@pytest.fixture(scope="module", params=["fresh", "reset"])
+def night(
+    request: pytest.FixtureRequest, mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Night]:
     names = [_name(number) for number in range(TENANTS)]
     mariadb.create_databases(
         names,
@@ -137,6 +139,7 @@ def night(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 "main": {
                     "url": mariadb.url(USER, "pw-night"),
                     "max_connections": LIMIT,
+                    "connections": request.param,
                     "discover": {
                         "query": "SELECT name, db AS `database`, labels FROM night_registry.tenants"
                     },
@@ -254,14 +257,29 @@ def test_no_transaction_is_left_at_the_server(night: Night) -> None:
     assert night.open_transactions == []
 
 
-def test_each_connection_touches_one_database_only(night: Night) -> None:
-    touched: dict[int, set[str]] = defaultdict(set)
-    for entry in night.log:
-        touched[entry.thread] |= _databases(entry)
-    databases = [names for names in touched.values() if names != {"night_registry"}]
+def test_each_connection_touches_one_database_only_until_it_is_told_the_next(
+    night: Night,
+) -> None:
+    touched = [set().union(*map(_databases, turn)) for turn in _turns(night.log)]
+    databases = [names for names in touched if names != {"night_registry"}]
 
     assert len(databases) >= TENANTS - 2
     assert [names for names in databases if len(names) > 1] == []
+
+
+def _turns(log: list[LogEntry]) -> Iterator[list[LogEntry]]:
+    """What each connection did on one database, and then on the next."""
+    threads: dict[int, list[LogEntry]] = defaultdict(list)
+    for entry in log:
+        threads[entry.thread].append(entry)
+    for entries in threads.values():
+        turn: list[LogEntry] = []
+        for entry in entries:
+            if entry.command == "Init DB" and entry.argument not in _databases(turn[0]):
+                yield turn
+                turn = []
+            turn.append(entry)
+        yield turn
 
 
 def _databases(entry: LogEntry) -> set[str]:
@@ -271,24 +289,24 @@ def _databases(entry: LogEntry) -> set[str]:
 
 def test_one_tenant_alone_gets_the_statements_that_it_gets_in_the_fleet(night: Night) -> None:
     since = night.server.log_position()
-    alone = night.fleet.run("--tenant=night_007", "--json", env=_environment(night.server))
+    alone = night.fleet.run("--tenant=night_150", "--json", env=_environment(night.server))
     log = night.server.general_log(since=since, user=USER)
 
     assert alone.code == 0, alone.stderr
     assert [row["tenant"] for row in alone.document["executions"] if row["tenant"]] == [
-        "night_007",
-        "night_007",
+        "night_150",
+        "night_150",
     ]
-    statements = _statements(log, "night_007")
+    statements = _statements(log, "night_150")
     assert len(statements) > 4
-    assert statements == _statements(night.log, "night_007")
+    assert statements == _statements(night.log, "night_150")
 
 
 def _statements(log: list[LogEntry], database: str) -> list[tuple[str, str]]:
-    """What the connections that were opened on a database sent."""
-    threads = {e.thread for e in log if e.argument.startswith(f"{USER}@{HOST} on {database} ")}
+    """What was sent on a database, once the connection was there."""
+    (turn,) = (each for each in _turns(log) if database in _databases(each[0]))
     # The server writes Quit a moment after the client is gone.
-    return [(e.command, e.argument) for e in log if e.thread in threads and e.command != "Quit"]
+    return [(e.command, e.argument) for e in turn[1:] if e.command != "Quit"]
 
 
 def test_an_unknown_tenant_is_refused_with_the_nearest_names(night: Night) -> None:

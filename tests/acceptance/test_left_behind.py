@@ -169,8 +169,10 @@ class Observed:
     items: dict[str, list[int]]
 
 
-@pytest.fixture(scope="module")
-def observed(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+@pytest.fixture(scope="module", params=["fresh", "reset"])
+def observed(
+    request: pytest.FixtureRequest, mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Observed]:
     names = [CLEAN, *RUDE]
     mariadb.create_databases(
         [PREFIX + name for name in names],
@@ -185,6 +187,7 @@ def observed(mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory) -> Iter
     server = {
         "url": mariadb.url(USER, "pw"),
         "max_connections": LIMIT,
+        "connections": request.param,
         "discover": {"list": listed},
     }
     fleet = Fleet(tmp_path_factory.mktemp("left"), {"servers": {"main": server}}, {"rude": JOBS})

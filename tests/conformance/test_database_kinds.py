@@ -177,7 +177,7 @@ def test_a_session_that_is_closed_cannot_be_made_new(world: World) -> None:
     session = world.kind.connect(world.prepared(), world.database("one"))
     session.close()
 
-    assert world.kind.reset(session) is False
+    assert world.kind.retire(session) is None
 
 
 def test_what_is_listed_is_not_refused(world: World, one: TenantEngine) -> None:

@@ -1,0 +1,5 @@
+"""What Celery's worker loads."""
+
+from benchmarks.queueing import make_app
+
+app = make_app()
