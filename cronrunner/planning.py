@@ -282,10 +282,17 @@ def _candidate(
     tenant: Tenant, jobs: tuple[str, ...], statistics: Mapping[tuple[str, str], Statistics]
 ) -> _Candidate:
     known = [found for name in jobs if (found := statistics.get((name, tenant.name)))]
-    seconds = [each.smoothed_seconds for each in known if each.smoothed_seconds is not None]
+    seconds = {
+        each.job: each.smoothed_seconds for each in known if each.smoothed_seconds is not None
+    }
     well = [_well_at(each) for each in known]
     return _Candidate(
-        visit=Visit(tenant=tenant, jobs=jobs, expected_seconds=sum(seconds) if seconds else None),
+        visit=Visit(
+            tenant=tenant,
+            jobs=jobs,
+            expected_seconds=sum(seconds.values()) if seconds else None,
+            unknown=tuple(name for name in jobs if name not in seconds) if seconds else (),
+        ),
         failing=any(each.consecutive_failures for each in known),
         well_at=min(well) if len(well) == len(jobs) else _NEVER,
     )

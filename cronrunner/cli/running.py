@@ -133,7 +133,7 @@ def _run(app: App, selection: Selection, options: RunOptions, changes: Changes |
     On a terminal a run over few tenants logs them; over the fleet the bar takes their place.
     """
     terminal = sys.stderr.isatty()
-    progress = _progress() if terminal else None
+    progress = _progress(app) if terminal else None
     log: Listener = logs.LogListener()
     if terminal and not selection.tenants:
         log = _WithoutExecutions(log)
@@ -142,10 +142,10 @@ def _run(app: App, selection: Selection, options: RunOptions, changes: Changes |
         return start_run(app, selection, options, listeners=listeners, on_runner=drain.watch)
 
 
-def _progress() -> Progress:
+def _progress(app: App) -> Progress:
     from cronrunner.cli.progress import Progress  # noqa: PLC0415 - only a terminal pays
 
-    return Progress()
+    return Progress(app.permits)
 
 
 class _WithoutExecutions:
