@@ -7,13 +7,14 @@ tenants than it may is used, and reported until somebody accepts the loss.
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -113,9 +114,11 @@ def _files(folder: Path, how: Discover) -> Iterator[Found]:
     if not folder.is_dir():
         msg = f"expected a folder of tenants at {how.directory}, found none"
         raise DiscoveryError(msg, reason="unreachable")
-    for path in sorted(folder.iterdir()):
-        if _wanted(path.name, (how.pattern,), how.exclude or ()):
-            yield Found(name=path.stem, database=str(path), labels={}, timezone=None)
+    with os.scandir(folder) as entries:
+        paths = sorted((entry.name, entry.path) for entry in entries)
+    for name, path in paths:
+        if _wanted(name, (how.pattern,), how.exclude or ()):
+            yield Found(name=PurePath(name).stem, database=path, labels={}, timezone=None)
 
 
 def _rows(connection: Connection, query: str) -> Iterator[Found]:

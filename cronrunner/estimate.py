@@ -112,7 +112,8 @@ class Remaining:
         server.visits += 1
         server.executions += len(visit.jobs)
         server.waiting_seconds += _expected(visit)
-        server.unknown.update(visit.unknown_jobs)
+        for job in visit.unknown_jobs:
+            server.unknown[job] += 1
 
     @property
     def unknown(self) -> int:

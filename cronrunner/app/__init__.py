@@ -38,12 +38,12 @@ from cronrunner.model import (
     FLEET,
     Job,
     LedgerSnapshot,
+    Pair,
     Pause,
     Plan,
     Scope,
     Shrink,
     Source,
-    Statistics,
     Tenant,
 )
 from cronrunner.planning import Selection
@@ -226,6 +226,10 @@ class App:
         out. Without ``fleet`` fleet-scope jobs stay out of it; what ``setting_aside`` names is to
         be recorded as skipped, as is what is paused. Raises ``ConfigError``.
         """
+        chosen = planning.select_tenants(tenants, selection)
+        named = [FLEET, *(tenant.name for tenant in chosen)]
+        statistics = self.queries.pairs([job.name for job in jobs], named)
+        asked_for = frozenset(selection.tenants)
 
         def veto(job: Job, tenant: Tenant) -> str | None:
             if confined is not None and (job.name, tenant.name) not in confined:
@@ -236,9 +240,11 @@ class App:
             return refused
 
         def aside(job: Job, tenant: Tenant) -> str | None:
-            is_asked_for = confined is not None or tenant.name in selection.tenants
             why = self.setting_aside(job, tenant) or setting_aside(job, tenant)
-            return why if why or is_asked_for else self._quarantined(job, tenant, at)
+            if why or confined is not None or tenant.name in asked_for:
+                return why
+            pair = statistics.get((job.name, tenant.name))
+            return None if pair is None else self._quarantined(job, pair, at)
 
         if confined is not None:
             jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
@@ -246,10 +252,10 @@ class App:
             jobs = due.jobs(jobs)
         return planning.make_plan(
             jobs,
-            planning.select_tenants(tenants, selection),
+            chosen,
             veto=veto,
             setting_aside=aside,
-            statistics=self.statistics,
+            statistics=statistics,
             missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
             drained_since=self.queries.drained_since(
                 selection_document(selection, due=due is not None)
@@ -257,10 +263,9 @@ class App:
             fleet=fleet and not selection.narrows_tenants,
         )
 
-    def _quarantined(self, job: Job, tenant: Tenant, at: datetime | None) -> str | None:
+    def _quarantined(self, job: Job, pair: Pair, at: datetime | None) -> str | None:
         settings = self.settings.runner.quarantine
-        pair = self.statistics.get((job.name, tenant.name))
-        if pair is None or not settings.after:
+        if not settings.after:
             return None
         return why_left_out(pair, job.code_digest, at=at or self.clock(), probe=settings.probe)
 
@@ -272,15 +277,6 @@ class App:
     def setting_aside(self) -> planning.Veto:
         """Tells what is paused; for the whole command as it was when this was first asked."""
         return planning.pausing(self.pauses())
-
-    @cached_property
-    def statistics(self) -> Mapping[tuple[str, str], Statistics]:
-        """What the ledger remembers of each (job, tenant) pair."""
-        return self.queries.statistics()
-
-    def forget_statistics(self) -> None:
-        """Give back what the plan was made of: a kilobyte for each (job, tenant) pair."""
-        self.__dict__.pop("statistics", None)
 
     def concurrency(self, plan: Plan, asked: int | None = None) -> int:
         """Return how many visits of a plan go on at once."""

@@ -78,9 +78,10 @@ class Catalogue:
         own = self._tenant(tenant.name)
         if own.enabled is False:
             return "the tenant is disabled in tenants.yaml"
-        said = [each.enabled for each in Overrides(own.jobs).of(job.name) if own.jobs]
-        if [each for each in said if each is not None][-1:] == [False]:
-            return "the job is disabled for this tenant in tenants.yaml"
+        if own.jobs:
+            said = [each.enabled for each in Overrides(own.jobs).of(job.name)]
+            if [each for each in said if each is not None][-1:] == [False]:
+                return "the job is disabled for this tenant in tenants.yaml"
         return filter_veto(job, tenant)
 
     def work(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,15 @@ def open_app(config: str | None, *, checked: bool = True) -> Iterator[App]:
         yield app
     finally:
         app.close()
+
+
+def begin_tidying() -> None:
+    """Have garbage collected from now on; what is there already stays to the end.
+
+    ``main`` switches it off: see there.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
+from cronrunner.cli.tables import SHOWN, print_table
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import WELL, ExitCode, Outcome, whose_skip
 
@@ -27,7 +28,7 @@ def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_
             rows = app.queries.executions(wanted)
             documents.write([documents.execution(row, with_run=True) for row in rows])
         else:
-            rendering.print_table(_COLUMNS, map(_cells, app.queries.executions(wanted)))
+            print_table(_COLUMNS, map(_cells, app.queries.executions(wanted)))
     return ExitCode.OK
 
 
@@ -46,7 +47,7 @@ def _print_runs(app: App, limit: int, *, as_json: bool) -> None:
         more = ("duration_seconds", "outcomes", "duplicates")
         documents.write([{name: row[name] for name in (*names, *more)} for row in rows])
         return
-    rendering.print_table(
+    print_table(
         ("started", "run", "exit", "seconds", "outcomes", "command"),
         (
             (
@@ -139,7 +140,7 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
     rendering.print_causes(out, _causes(rows), len(unwell))
     shown = [row for row in rows if everything or Outcome(row["outcome"]) not in WELL]
     if shown:
-        rendering.print_table(
+        print_table(
             ("job", "tenant", "server", "outcome", "seconds", "result"),
             (
                 (
@@ -152,4 +153,5 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
                 )
                 for row in shown
             ),
+            most=SHOWN,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from cronrunner.model import (
     ExitCode,
     LedgerSnapshot,
     Outcome,
+    Pair,
     Pause,
     Run,
     RunSummary,
@@ -45,6 +46,7 @@ from cronrunner.model import (
 
 #: In `runs.selection` of a dry run. A quote within a name would be escaped.
 _DRY: Final = '"dry_run": true'
+_OF_PAIRS: Final = tuple(statistics.c[name] for name in Pair._fields)
 
 
 class Queries:
@@ -186,6 +188,19 @@ class Queries:
         with self._engine.connect() as connection:
             rows = connection.execute(select(statistics))
             return {(row.job, row.tenant): _statistics(row) for row in rows}
+
+    def pairs(
+        self, jobs: Collection[str] | None = None, tenants: Collection[str] | None = None
+    ) -> Mapping[tuple[str, str], Pair]:
+        """Return what plans are made of: of all (job, tenant) pairs, unless some are named."""
+        query = select(*_OF_PAIRS)
+        if jobs is not None:
+            query = query.where(statistics.c.job.in_(jobs))
+        if tenants is not None and len(tenants) <= PAGE:
+            query = query.where(statistics.c.tenant.in_(tenants))
+        with self._engine.connect() as connection:
+            pairs = map(Pair._make, connection.execute(query))
+            return {(pair.job, pair.tenant): pair for pair in pairs}
 
     def pauses(self, now: datetime) -> Sequence[Pause]:
         """Return the pauses in force, by job, tenant and server."""
