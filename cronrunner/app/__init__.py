@@ -1,7 +1,7 @@
 """Settings to wired objects: the only module which knows all kinds.
 
 An ``App`` belongs to one command. It opens the ledger when it is first needed and closes what
-it has opened.
+it has opened. What only visits tenants is imported when it is needed: to read history takes less.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cronrunner import logs, planning
+from cronrunner import planning
 from cronrunner.app.catalogue import Catalogue
-from cronrunner.app.checks import find_errors, find_warnings
-from cronrunner.app.due import Due
 from cronrunner.app.endpoints import (
     default_concurrency,
     endpoint_of,
@@ -28,10 +26,8 @@ from cronrunner.app.selections import selection_document
 from cronrunner.app.spools import import_spools
 from cronrunner.config import Settings, load
 from cronrunner.databases import Endpoint, ServerParts, describe
-from cronrunner.discovery import discover, find_shrink
-from cronrunner.engines import Engines
 from cronrunner.errors import ConfigError, LedgerError, Problem
-from cronrunner.events import Dispatcher
+from cronrunner.events import Dispatcher, Event, Listener
 from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
 from cronrunner.ledger.spool import waiting_bytes
 from cronrunner.model import (
@@ -52,6 +48,8 @@ from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
 
 if TYPE_CHECKING:
+    from cronrunner.app.due import Due
+    from cronrunner.engines import Engines
     from cronrunner.metrics.server import MetricsServer
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -72,27 +70,41 @@ class App:
         *,
         clock: Callable[[], datetime] = utc_now,
         log_to: TextIO | None = None,
+        with_jobs: bool = True,
     ) -> None:
-        """Read the configuration and find the jobs. Raises ``ConfigError`` with all mistakes."""
+        """Read the configuration and find the jobs, unless nothing is asked of them.
+
+        Raises ``ConfigError`` with all mistakes.
+        """
         self.settings: Settings = load(path, environ)
         self.clock = clock
         self.redactor = Redactor(secret_values(environ, self.settings.secrets))
+        self._log_to = log_to
+        #: For what happens outside of a run; a run puts its own here.
+        self.events = Dispatcher([self.open_log() if with_jobs else _LateLog(self.open_log)])
+        folder = self.settings.folder / self.settings.job_folder
+        found = find_jobs(folder) if with_jobs else Found(jobs={}, problems=())
+        #: A mistake in a job file may quote what the file had read from the environment.
+        self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
+        self.catalogue = Catalogue(self.settings, self.found.jobs)
+
+    def open_log(self) -> Listener:
+        """Send every line of this process to the log, and return what writes of events there."""
+        from cronrunner import logs  # noqa: PLC0415 - see the module
+
         logs.configure(
             format=self.settings.log.format,
             level=self.settings.log.level,
             redactor=self.redactor,
             describe=describe,
-            stream=log_to,
+            stream=self._log_to,
         )
-        #: For what happens outside of a run; a run puts its own here.
-        self.events = Dispatcher([logs.LogListener()])
-        found = find_jobs(self.settings.folder / self.settings.job_folder)
-        #: A mistake in a job file may quote what the file had read from the environment.
-        self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
-        self.catalogue = Catalogue(self.settings, self.found.jobs)
+        return logs.LogListener()
 
     def check(self) -> tuple[list[Problem], list[Problem]]:
         """Return all errors and all warnings; broken job files are errors."""
+        from cronrunner.app.checks import find_errors, find_warnings  # noqa: PLC0415 - see the module
+
         errors = [*find_errors(self.settings, self.found), *self.found.problems]
         return self._safe(errors), self._safe(find_warnings(self.settings, self.found))
 
@@ -102,6 +114,8 @@ class App:
 
     def refuse_errors(self) -> None:
         """Raise ``ConfigError`` with every mistake that keeps a command from running."""
+        from cronrunner.app.checks import find_errors  # noqa: PLC0415 - see the module
+
         if errors := find_errors(self.settings, self.found):
             raise ConfigError(self._safe(errors))
 
@@ -110,6 +124,8 @@ class App:
     @cached_property
     def engines(self) -> Engines:
         """The tenants' engines."""
+        from cronrunner.engines import Engines  # noqa: PLC0415 - see the module
+
         return Engines(self.endpoints())
 
     def endpoints(self) -> Mapping[str, Endpoint]:
@@ -172,6 +188,8 @@ class App:
 
     def discover(self, selection: Selection = Selection()) -> list[Source]:  # noqa: B008 - frozen
         """Ask the servers that the selection wants for their tenants."""
+        from cronrunner.discovery import discover  # noqa: PLC0415 - see the module
+
         wanted = [
             name
             for name in self.settings.servers
@@ -199,6 +217,8 @@ class App:
 
     def shrink(self, source: Source) -> Shrink | None:
         """Compare a source with its last accepted discovery."""
+        from cronrunner.discovery import find_shrink  # noqa: PLC0415 - see the module
+
         limits = self.settings.runner.shrink
         accepted = self.accepted_tenants.get(source.server, frozenset())
         return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
@@ -319,6 +339,7 @@ class App:
     @contextmanager
     def serving(self, host: str, port: int, events: Dispatcher) -> Iterator[MetricsServer]:
         """Answer /metrics and /health from the ledger as long as the context lasts."""
+        from cronrunner import logs  # noqa: PLC0415 - see the module
         from cronrunner.metrics.server import MetricsServer  # noqa: PLC0415 - an HTTP server
 
         with MetricsServer(
@@ -332,3 +353,16 @@ class App:
             clock=self.clock,
         ) as server:
             yield server
+
+
+class _LateLog:
+    """The log of a command that has nothing to say as a rule."""
+
+    def __init__(self, open_log: Callable[[], Listener]) -> None:
+        self._open = open_log
+        self._log: Listener | None = None
+
+    def on(self, event: Event) -> None:
+        """Open the log when there is something to say."""
+        self._log = self._log or self._open()
+        self._log.on(event)

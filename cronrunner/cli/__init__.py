@@ -105,6 +105,8 @@ def _leave(code: int) -> NoReturn:
             with suppress(AttributeError, OSError, ValueError):
                 stream.flush()
         os._exit(code)
+    # The interpreter looks for garbage once more at its end, in all that was ever imported.
+    gc.freeze()
     sys.exit(code)
 
 

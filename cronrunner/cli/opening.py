@@ -17,11 +17,14 @@ _STDERR: Final = 2
 
 
 @contextmanager
-def open_app(config: str | None, *, checked: bool = True) -> Iterator[App]:
-    """Give the app of the configuration; ``checked`` refuses one with mistakes."""
+def open_app(config: str | None, *, checked: bool = True, with_jobs: bool = True) -> Iterator[App]:
+    """Give the app of the configuration; ``checked`` refuses one with mistakes.
+
+    What only reads the ledger does without the job files.
+    """
     path = find_config(config, os.environ)
     with stdout_for_results():
-        app = App(path, os.environ)
+        app = App(path, os.environ, with_jobs=with_jobs)
     try:
         if checked:
             app.refuse_errors()

@@ -21,7 +21,7 @@ _COLUMNS = ("started", "job", "tenant", "outcome", "seconds", "run", "result")
 
 def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_json: bool) -> int:
     """Print executions, or runs."""
-    with open_app(config, checked=False) as app:
+    with open_app(config, checked=False, with_jobs=False) as app:
         if runs:
             _print_runs(app, wanted.limit or 1, as_json=as_json)
         elif as_json:
@@ -79,7 +79,7 @@ def show_run(  # noqa: PLR0913 - the command's options
     as_json: bool,
 ) -> int:
     """Print one run."""
-    with open_app(config, checked=False) as app:
+    with open_app(config, checked=False, with_jobs=False) as app:
         found = app.find_run(run)
         wanted = ExecutionFilter(run=found["run"], job=job, tenant=tenant)
         rows = list(app.queries.executions(wanted))
