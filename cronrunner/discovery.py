@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -23,7 +22,7 @@ from sqlalchemy import Connection, text
 from cronrunner.config import Discover, ServerSettings, Settings
 from cronrunner.databases import DatabaseKind, describe, facts, kind_of
 from cronrunner.errors import ConfigError, DiscoveryError, Problem
-from cronrunner.model import Shrink, Source, Tenant
+from cronrunner.model import EMPTY, Shrink, Source, Tenant
 
 #: Gives a short-lived connection of the runner's own on a server.
 Control = Callable[[str], AbstractContextManager[Connection]]
@@ -118,7 +117,10 @@ def _files(folder: Path, how: Discover) -> Iterator[Found]:
         paths = sorted((entry.name, entry.path) for entry in entries)
     for name, path in paths:
         if _wanted(name, (how.pattern,), how.exclude or ()):
-            yield Found(name=PurePath(name).stem, database=path, labels={}, timezone=None)
+            # As the stem of a Path, of which there would be one for each.
+            stem, _, ending = name.rpartition(".")
+            found = stem if stem and ending else name
+            yield Found(name=found, database=path, labels=EMPTY, timezone=None)
 
 
 def _rows(connection: Connection, query: str) -> Iterator[Found]:
@@ -210,10 +212,13 @@ def _tenant(settings: Settings, server: str, found: Found) -> Tenant:
 
 
 def _refuse_twins(settings: Settings, sources: Sequence[Source]) -> None:
-    servers: dict[str, list[str]] = defaultdict(list)
+    first: dict[str, str] = {}
+    servers: dict[str, list[str]] = {}
     for source in sources:
         for tenant in source.tenants:
-            servers[tenant.name].append(source.server)
+            before = first.setdefault(tenant.name, source.server)
+            if before != source.server:
+                servers.setdefault(tenant.name, [before]).append(source.server)
     problems = [
         Problem(
             text=f"tenant {name!r} is on the servers {' and '.join(on)}; give one of them a"
@@ -222,7 +227,6 @@ def _refuse_twins(settings: Settings, sources: Sequence[Source]) -> None:
             line=settings.line_of("servers", on[-1], "discover"),
         )
         for name, on in servers.items()
-        if len(on) > 1
     ]
     if problems:
         raise ConfigError(problems)
