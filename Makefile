@@ -52,6 +52,10 @@ test-unit: install  ## Only the tests which need no server
 faults: install servers  ## Repeat each fault of tests/faults many times, in up to 20 minutes
 	$(PYTEST) tests/faults --long
 
+.PHONY: load
+load: install servers  ## 10,000 tenants in one run: memory, handles, threads, connections
+	$(BIN)/python -m pytest tests/load --long --numprocesses=0 --capture=no
+
 .PHONY: test-mysql
 test-mysql: install servers  ## All tests that use a server, on MySQL itself (apt, as root)
 	@scripts/mysql

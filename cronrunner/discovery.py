@@ -7,7 +7,7 @@ tenants than it may is used, and reported until somebody accepts the loss.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -22,7 +22,7 @@ from sqlalchemy import Connection, text
 from cronrunner.config import Discover, ServerSettings, Settings
 from cronrunner.databases import DatabaseKind, describe, facts, kind_of
 from cronrunner.errors import ConfigError, DiscoveryError, Problem
-from cronrunner.model import Shrink, Source, Tenant
+from cronrunner.model import EMPTY, Shrink, Source, Tenant
 
 #: Gives a short-lived connection of the runner's own on a server.
 Control = Callable[[str], AbstractContextManager[Connection]]
@@ -113,9 +113,14 @@ def _files(folder: Path, how: Discover) -> Iterator[Found]:
     if not folder.is_dir():
         msg = f"expected a folder of tenants at {how.directory}, found none"
         raise DiscoveryError(msg, reason="unreachable")
-    for path in sorted(folder.iterdir()):
-        if _wanted(path.name, (how.pattern,), how.exclude or ()):
-            yield Found(name=path.stem, database=str(path), labels={}, timezone=None)
+    with os.scandir(folder) as entries:
+        paths = sorted((entry.name, entry.path) for entry in entries)
+    for name, path in paths:
+        if _wanted(name, (how.pattern,), how.exclude or ()):
+            # As the stem of a Path, of which there would be one for each.
+            stem, _, ending = name.rpartition(".")
+            found = stem if stem and ending else name
+            yield Found(name=found, database=path, labels=EMPTY, timezone=None)
 
 
 def _rows(connection: Connection, query: str) -> Iterator[Found]:
@@ -207,10 +212,13 @@ def _tenant(settings: Settings, server: str, found: Found) -> Tenant:
 
 
 def _refuse_twins(settings: Settings, sources: Sequence[Source]) -> None:
-    servers: dict[str, list[str]] = defaultdict(list)
+    first: dict[str, str] = {}
+    servers: dict[str, list[str]] = {}
     for source in sources:
         for tenant in source.tenants:
-            servers[tenant.name].append(source.server)
+            before = first.setdefault(tenant.name, source.server)
+            if before != source.server:
+                servers.setdefault(tenant.name, [before]).append(source.server)
     problems = [
         Problem(
             text=f"tenant {name!r} is on the servers {' and '.join(on)}; give one of them a"
@@ -219,7 +227,6 @@ def _refuse_twins(settings: Settings, sources: Sequence[Source]) -> None:
             line=settings.line_of("servers", on[-1], "discover"),
         )
         for name, on in servers.items()
-        if len(on) > 1
     ]
     if problems:
         raise ConfigError(problems)

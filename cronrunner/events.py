@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from cronrunner.model import Key, Killed, Report, Request, Result, Run, Shrink, Spooled, Tenant
+from cronrunner.model import (
+    Key,
+    Killed,
+    Report,
+    Request,
+    Result,
+    Run,
+    Shrink,
+    Spooled,
+    Tenant,
+    Visit,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +48,8 @@ class RunPlanned(Event):
     tenants: int
     executions: int
     concurrency: int
+    #: In their order.
+    visits: Sequence[Visit] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,14 @@ that went well longer ago: if each run comes to a third of the fleet, three come
 from __future__ import annotations
 
 import difflib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from hashlib import blake2b
-from itertools import product
+from itertools import product, zip_longest
 from typing import Final
 
 from cronrunner.errors import ConfigError, Problem
@@ -26,12 +27,12 @@ from cronrunner.model import (
     FLEET_TENANT,
     Job,
     LeftOut,
+    Pair,
     Pause,
     Plan,
     Reason,
     Scope,
     SetAside,
-    Statistics,
     Tenant,
     TenantFilter,
     Visit,
@@ -39,6 +40,8 @@ from cronrunner.model import (
 
 _GLOB_CHARACTERS: Final = frozenset("*?[")
 _NEAREST: Final = 3
+#: Unknown tenants of which the nearest known ones are said.
+_SAID: Final = 10
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 #: Tells why a job does not run on a tenant, or is only recorded as skipped; ``None`` when it runs.
@@ -113,14 +116,51 @@ def select_tenants(tenants: Sequence[Tenant], selection: Selection) -> tuple[Ten
 
     Raises ``ConfigError`` with every ``--tenant`` that matches none.
     """
-    problems = [
-        Problem(text=f"no tenant {pattern!r}; {nearest(pattern, (t.name for t in tenants))}")
-        for pattern in selection.tenants
-        if not any(_matches(tenant.name, pattern) for tenant in tenants)
-    ]
-    if problems:
+    if selection.tenants and (problems := _unmatched(tenants, selection.tenants)):
         raise ConfigError(problems)
-    return tuple(tenant for tenant in tenants if _wants(selection, tenant))
+    wanted = Names(selection.tenants) if selection.tenants else None
+    excluded = Names(selection.exclude_tenants)
+    return tuple(
+        tenant
+        for tenant in tenants
+        if (wanted is None or tenant.name in wanted)
+        and tenant.name not in excluded
+        and _wants(selection, tenant)
+    )
+
+
+def _unmatched(tenants: Sequence[Tenant], patterns: Sequence[str]) -> list[Problem]:
+    """Return a problem for each pattern without a tenant; the first ones say what is near.
+
+    To look for that takes longer than anything else here, and nobody reads it a thousand times.
+    """
+    names = dict.fromkeys(tenant.name for tenant in tenants)
+    missing = [each for each in patterns if each not in names and not _any_matches(names, each)]
+    near = [f"; {nearest(pattern, names)}" for pattern in missing[:_SAID]]
+    return [
+        Problem(text=f"no tenant {pattern!r}{said}")
+        for pattern, said in zip_longest(missing, near, fillvalue="")
+    ]
+
+
+def _any_matches(names: Iterable[str], pattern: str) -> bool:
+    globs = Names([pattern])
+    return is_glob(pattern) and any(name in globs for name in names)
+
+
+class Names:
+    """Names and globs, to be compared with many names at the cost of one."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._exact = frozenset(patterns)
+        globs = [translate(pattern) for pattern in patterns if is_glob(pattern)]
+        self._globs = re.compile("|".join(globs)) if globs else None
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether ``name`` is one of the names, or matches one of the globs."""
+        if name in self._exact:
+            return True
+        return self._globs is not None and self._globs.match(str(name)) is not None
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -134,10 +174,6 @@ def matches_any(name: str, patterns: Iterable[str]) -> bool:
 
 def _wants(selection: Selection, tenant: Tenant) -> bool:
     if selection.servers and not matches_any(tenant.server, selection.servers):
-        return False
-    if selection.tenants and not matches_any(tenant.name, selection.tenants):
-        return False
-    if matches_any(tenant.name, selection.exclude_tenants):
         return False
     if any(tenant.labels.get(key) != value for key, value in selection.labels.items()):
         return False
@@ -196,7 +232,7 @@ def make_plan(  # noqa: PLR0913 - each has a name of its own
     veto: Veto = filter_veto,
     setting_aside: Veto = set_nothing_aside,
     missed: Callable[[Job, Tenant], bool] = lambda job, tenant: False,  # noqa: ARG005 - none is
-    statistics: Mapping[tuple[str, str], Statistics] | None = None,
+    statistics: Mapping[tuple[str, str], Pair] | None = None,
     drained_since: datetime | None = None,
     fleet: bool = True,
 ) -> Plan:
@@ -279,19 +315,26 @@ class _Candidate:
 
 
 def _candidate(
-    tenant: Tenant, jobs: tuple[str, ...], statistics: Mapping[tuple[str, str], Statistics]
+    tenant: Tenant, jobs: tuple[str, ...], statistics: Mapping[tuple[str, str], Pair]
 ) -> _Candidate:
-    known = [found for name in jobs if (found := statistics.get((name, tenant.name)))]
-    seconds = [each.smoothed_seconds for each in known if each.smoothed_seconds is not None]
+    known = [found for job in jobs if (found := statistics.get((job, tenant.name)))]
+    seconds = {
+        each.job: each.smoothed_seconds for each in known if each.smoothed_seconds is not None
+    }
     well = [_well_at(each) for each in known]
     return _Candidate(
-        visit=Visit(tenant=tenant, jobs=jobs, expected_seconds=sum(seconds) if seconds else None),
+        visit=Visit(
+            tenant=tenant,
+            jobs=jobs,
+            expected_seconds=sum(seconds.values()) if seconds else None,
+            unknown=tuple(name for name in jobs if name not in seconds) if seconds else (),
+        ),
         failing=any(each.consecutive_failures for each in known),
         well_at=min(well) if len(well) == len(jobs) else _NEVER,
     )
 
 
-def _well_at(pair: Statistics) -> datetime:
+def _well_at(pair: Pair) -> datetime:
     """Return when a pair last went well; a job's own ``Skip`` is well, and no success."""
     at = pair.last_success_at if pair.consecutive_failures else pair.last_run_at
     return at or _NEVER

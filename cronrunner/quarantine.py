@@ -5,19 +5,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from cronrunner.model import Reason, Statistics
+from cronrunner.model import Pair, Reason
 
 #: The part of the time between two probes by which one may be early: runs that are started once
 #: a day begin some seconds sooner or later each day.
 _EARLY: Final = 0.05
 
 
-def is_quarantined(pair: Statistics, digest: str) -> bool:
+def is_quarantined(pair: Pair, digest: str) -> bool:
     """Tell whether a pair is in quarantine for what the code of its job is now."""
     return pair.quarantined_at is not None and pair.code_digest == digest
 
 
-def why_left_out(pair: Statistics, digest: str, *, at: datetime, probe: timedelta) -> str | None:
+def why_left_out(pair: Pair, digest: str, *, at: datetime, probe: timedelta) -> str | None:
     """Return why a pair is set aside in the slot ``at``; ``None`` if it is free or to be probed.
 
     From slot to slot: the clock says nothing of runs that are made up for.

@@ -1,7 +1,7 @@
 """Settings to wired objects: the only module which knows all kinds.
 
 An ``App`` belongs to one command. It opens the ledger when it is first needed and closes what
-it has opened.
+it has opened. What only visits tenants is imported when it is needed: to read history takes less.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cronrunner import logs, planning
+from cronrunner import planning
 from cronrunner.app.catalogue import Catalogue
-from cronrunner.app.checks import find_errors, find_warnings
-from cronrunner.app.due import Due
 from cronrunner.app.endpoints import (
     default_concurrency,
     endpoint_of,
@@ -28,22 +26,20 @@ from cronrunner.app.selections import selection_document
 from cronrunner.app.spools import import_spools
 from cronrunner.config import Settings, load
 from cronrunner.databases import Endpoint, ServerParts, describe
-from cronrunner.discovery import discover, find_shrink
-from cronrunner.engines import Engines
 from cronrunner.errors import ConfigError, LedgerError, Problem
-from cronrunner.events import Dispatcher, Warned
+from cronrunner.events import Dispatcher, Event, Listener, Warned
 from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
 from cronrunner.ledger.spool import waiting_bytes
 from cronrunner.model import (
     FLEET,
     Job,
     LedgerSnapshot,
+    Pair,
     Pause,
     Plan,
     Scope,
     Shrink,
     Source,
-    Statistics,
     Tenant,
 )
 from cronrunner.planning import Selection
@@ -52,6 +48,8 @@ from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
 
 if TYPE_CHECKING:
+    from cronrunner.app.due import Due
+    from cronrunner.engines import Engines
     from cronrunner.metrics.server import MetricsServer
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -72,27 +70,41 @@ class App:
         *,
         clock: Callable[[], datetime] = utc_now,
         log_to: TextIO | None = None,
+        with_jobs: bool = True,
     ) -> None:
-        """Read the configuration and find the jobs. Raises ``ConfigError`` with all mistakes."""
+        """Read the configuration and find the jobs, unless nothing is asked of them.
+
+        Raises ``ConfigError`` with all mistakes.
+        """
         self.settings: Settings = load(path, environ)
         self.clock = clock
         self.redactor = Redactor(secret_values(environ, self.settings.secrets))
+        self._log_to = log_to
+        #: For what happens outside of a run; a run puts its own here.
+        self.events = Dispatcher([self.open_log() if with_jobs else _LateLog(self.open_log)])
+        folder = self.settings.folder / self.settings.job_folder
+        found = find_jobs(folder) if with_jobs else Found(jobs={}, problems=())
+        #: A mistake in a job file may quote what the file had read from the environment.
+        self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
+        self.catalogue = Catalogue(self.settings, self.found.jobs)
+
+    def open_log(self) -> Listener:
+        """Send every line of this process to the log, and return what writes of events there."""
+        from cronrunner import logs  # noqa: PLC0415 - see the module
+
         logs.configure(
             format=self.settings.log.format,
             level=self.settings.log.level,
             redactor=self.redactor,
             describe=describe,
-            stream=log_to,
+            stream=self._log_to,
         )
-        #: For what happens outside of a run; a run puts its own here.
-        self.events = Dispatcher([logs.LogListener()])
-        found = find_jobs(self.settings.folder / self.settings.job_folder)
-        #: A mistake in a job file may quote what the file had read from the environment.
-        self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
-        self.catalogue = Catalogue(self.settings, self.found.jobs)
+        return logs.LogListener()
 
     def check(self) -> tuple[list[Problem], list[Problem]]:
         """Return all errors and all warnings; broken job files are errors."""
+        from cronrunner.app.checks import find_errors, find_warnings  # noqa: PLC0415 - see the module
+
         errors = [*find_errors(self.settings, self.found), *self.found.problems]
         return self._safe(errors), self._safe(find_warnings(self.settings, self.found))
 
@@ -102,6 +114,8 @@ class App:
 
     def refuse_errors(self) -> None:
         """Raise ``ConfigError`` with every mistake that keeps a command from running."""
+        from cronrunner.app.checks import find_errors  # noqa: PLC0415 - see the module
+
         if errors := find_errors(self.settings, self.found):
             raise ConfigError(self._safe(errors))
 
@@ -110,6 +124,8 @@ class App:
     @cached_property
     def engines(self) -> Engines:
         """The tenants' engines."""
+        from cronrunner.engines import Engines  # noqa: PLC0415 - see the module
+
         return Engines(self.endpoints(), on_fallback=self._tell_fallback)
 
     def _tell_fallback(self, server: str, why: str) -> None:
@@ -176,6 +192,8 @@ class App:
 
     def discover(self, selection: Selection = Selection()) -> list[Source]:  # noqa: B008 - frozen
         """Ask the servers that the selection wants for their tenants."""
+        from cronrunner.discovery import discover  # noqa: PLC0415 - see the module
+
         wanted = [
             name
             for name in self.settings.servers
@@ -203,6 +221,8 @@ class App:
 
     def shrink(self, source: Source) -> Shrink | None:
         """Compare a source with its last accepted discovery."""
+        from cronrunner.discovery import find_shrink  # noqa: PLC0415 - see the module
+
         limits = self.settings.runner.shrink
         accepted = self.accepted_tenants.get(source.server, frozenset())
         return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
@@ -230,6 +250,10 @@ class App:
         out. Without ``fleet`` fleet-scope jobs stay out of it; what ``setting_aside`` names is to
         be recorded as skipped, as is what is paused. Raises ``ConfigError``.
         """
+        chosen = planning.select_tenants(tenants, selection)
+        named = [FLEET, *(tenant.name for tenant in chosen)]
+        statistics = self.queries.pairs([job.name for job in jobs], named)
+        asked_for = frozenset(selection.tenants)
 
         def veto(job: Job, tenant: Tenant) -> str | None:
             if confined is not None and (job.name, tenant.name) not in confined:
@@ -240,9 +264,11 @@ class App:
             return refused
 
         def aside(job: Job, tenant: Tenant) -> str | None:
-            is_asked_for = confined is not None or tenant.name in selection.tenants
             why = self.setting_aside(job, tenant) or setting_aside(job, tenant)
-            return why if why or is_asked_for else self._quarantined(job, tenant, at)
+            if why or confined is not None or tenant.name in asked_for:
+                return why
+            pair = statistics.get((job.name, tenant.name))
+            return None if pair is None else self._quarantined(job, pair, at)
 
         if confined is not None:
             jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
@@ -250,10 +276,10 @@ class App:
             jobs = due.jobs(jobs)
         return planning.make_plan(
             jobs,
-            planning.select_tenants(tenants, selection),
+            chosen,
             veto=veto,
             setting_aside=aside,
-            statistics=self.statistics,
+            statistics=statistics,
             missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
             drained_since=self.queries.drained_since(
                 selection_document(selection, due=due is not None)
@@ -261,10 +287,9 @@ class App:
             fleet=fleet and not selection.narrows_tenants,
         )
 
-    def _quarantined(self, job: Job, tenant: Tenant, at: datetime | None) -> str | None:
+    def _quarantined(self, job: Job, pair: Pair, at: datetime | None) -> str | None:
         settings = self.settings.runner.quarantine
-        pair = self.statistics.get((job.name, tenant.name))
-        if pair is None or not settings.after:
+        if not settings.after:
             return None
         return why_left_out(pair, job.code_digest, at=at or self.clock(), probe=settings.probe)
 
@@ -276,15 +301,6 @@ class App:
     def setting_aside(self) -> planning.Veto:
         """Tells what is paused; for the whole command as it was when this was first asked."""
         return planning.pausing(self.pauses())
-
-    @cached_property
-    def statistics(self) -> Mapping[tuple[str, str], Statistics]:
-        """What the ledger remembers of each (job, tenant) pair."""
-        return self.queries.statistics()
-
-    def forget_statistics(self) -> None:
-        """Give back what the plan was made of: a kilobyte for each (job, tenant) pair."""
-        self.__dict__.pop("statistics", None)
 
     def concurrency(self, plan: Plan, asked: int | None = None) -> int:
         """Return how many visits of a plan go on at once."""
@@ -327,6 +343,7 @@ class App:
     @contextmanager
     def serving(self, host: str, port: int, events: Dispatcher) -> Iterator[MetricsServer]:
         """Answer /metrics and /health from the ledger as long as the context lasts."""
+        from cronrunner import logs  # noqa: PLC0415 - see the module
         from cronrunner.metrics.server import MetricsServer  # noqa: PLC0415 - an HTTP server
 
         with MetricsServer(
@@ -340,3 +357,16 @@ class App:
             clock=self.clock,
         ) as server:
             yield server
+
+
+class _LateLog:
+    """The log of a command that has nothing to say as a rule."""
+
+    def __init__(self, open_log: Callable[[], Listener]) -> None:
+        self._open = open_log
+        self._log: Listener | None = None
+
+    def on(self, event: Event) -> None:
+        """Open the log when there is something to say."""
+        self._log = self._log or self._open()
+        self._log.on(event)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cronrunner.config import JobSettings, Settings, TenantSettings
 from cronrunner.config.settings import Overrides
-from cronrunner.execution import Work
 from cronrunner.model import (
     FLEET,
     Isolation,
@@ -23,6 +22,9 @@ from cronrunner.model import (
 )
 from cronrunner.planning import filter_veto
 from cronrunner.schedule import TENANT_ZONE, Schedule
+
+if TYPE_CHECKING:
+    from cronrunner.execution import Work
 
 _PREPARE: Final = ":prepare"
 _SUMMARIZE: Final = ":summarize"
@@ -78,15 +80,18 @@ class Catalogue:
         own = self._tenant(tenant.name)
         if own.enabled is False:
             return "the tenant is disabled in tenants.yaml"
-        said = [each.enabled for each in Overrides(own.jobs).of(job.name) if own.jobs]
-        if [each for each in said if each is not None][-1:] == [False]:
-            return "the job is disabled for this tenant in tenants.yaml"
+        if own.jobs:
+            said = [each.enabled for each in Overrides(own.jobs).of(job.name)]
+            if [each for each in said if each is not None][-1:] == [False]:
+                return "the job is disabled for this tenant in tenants.yaml"
         return filter_veto(job, tenant)
 
     def work(
         self, request: Request, tenant: Tenant, prepared: ReadPrepared, results: ReadResults
     ) -> Work:
         """Return what a request stands for. Raises ``KeyError`` for an unknown job."""
+        from cronrunner.execution import Work  # noqa: PLC0415 - for whom executes something
+
         name = request.key.job
         job = self._on(self.jobs[name.partition(":")[0]], tenant)
         own = self._tenant(tenant.name) if tenant.name != FLEET else TenantSettings()

@@ -253,7 +253,6 @@ class _Start:
             pairs += [(each.job, each.tenant) for each in plan.set_aside]
             self._missed.plan(self._due, pairs)
             self._see_jobs()
-        self._app.forget_statistics()
         self._quarantined = frozenset(
             (each.job, each.tenant.name)
             for each in plan.set_aside

@@ -78,7 +78,7 @@ def due(**asked: Any) -> int:  # noqa: ANN401 - the options above
 @json_option
 def plan(**asked: Any) -> int:  # noqa: ANN401 - the options above
     """Show what a run would do, in which order, and run nothing."""
-    from cronrunner.cli.inspecting import show_plan  # noqa: PLC0415 - see the module
+    from cronrunner.cli.plans import show_plan  # noqa: PLC0415 - see the module
 
     return show_plan(**asked)
 

@@ -14,11 +14,20 @@ SCHEMA: Final = 1
 #: Above this many executions only those that did not go well are listed.
 EXECUTIONS_LIMIT: Final = 10_000
 
+#: A longer list is not indented, which takes ten times as long.
+_INDENTED: Final = 1000
+
 Document = dict[str, Any]
 
 
 def write(document: Any) -> None:  # noqa: ANN401 - what JSON can hold
-    """Print one document on stdout."""
+    """Print one document on stdout. A long list has a line for each of its members."""
+    if isinstance(document, list) and len(document) > _INDENTED:
+        encode = json.JSONEncoder(default=_text, ensure_ascii=False).encode
+        sys.stdout.write("[\n")
+        sys.stdout.writelines(f"{encode(each)},\n" for each in document[:-1])
+        sys.stdout.write(f"{encode(document[-1])}\n]\n")
+        return
     json.dump(document, sys.stdout, default=_text, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
 

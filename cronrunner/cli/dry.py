@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from cronrunner.cli import rendering
 from cronrunner.cli.documents import Document
+from cronrunner.cli.tables import print_table
 from cronrunner.databases.dry import LEFT
 from cronrunner.events import Event, ExecutionFinished
 from cronrunner.model import Outcome, Reason, Result
@@ -58,7 +59,7 @@ def print_changes(changes: Changes) -> None:
     """Print what a real run would have changed, job by job, and that this one did not."""
     jobs = list(changes.by_job())
     if jobs:
-        rendering.print_table(("job", "executions", "rows", "would have counted"), jobs)
+        print_table(("job", "executions", "rows", "would have counted"), jobs)
     out = rendering.console()
     for job, reason in changes.left_out():
         out.print(f"{job} was not run: {reason}", markup=False)

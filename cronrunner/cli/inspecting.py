@@ -1,4 +1,4 @@
-"""``cronrunner plan``, ``jobs`` and ``tenants``: what there is, and what would run."""
+"""``cronrunner jobs`` and ``tenants``: what there is."""
 
 from __future__ import annotations
 
@@ -11,119 +11,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from cronrunner import planning
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
+from cronrunner.cli.choosing import discover, selection_of
 from cronrunner.cli.opening import open_app
+from cronrunner.cli.tables import SHOWN, print_table
 from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
-from cronrunner.model import FLEET_TENANT, ExitCode, Job, Pause, Plan, Statistics, Tenant
-from cronrunner.planning import Selection
+from cronrunner.model import FLEET_TENANT, ExitCode, Job, Pair, Pause, Tenant
 from cronrunner.schedule import Schedule
-
-
-def _selection(asked: dict[str, Any]) -> Selection:
-    return Selection(
-        jobs=asked.get("jobs", ()),
-        tenants=asked["tenants"],
-        exclude_tenants=asked["excluded"],
-        labels=dict(asked["labels"]),
-        servers=asked["servers"],
-        shard=asked["shard"],
-    )
-
-
-def _discover(app: App, selection: Selection) -> tuple[list[Tenant], int]:
-    """Return the tenants, and the exit code: what is wrong with discovery goes to stderr."""
-    tenants: list[Tenant] = []
-    code = ExitCode.OK
-    for source in app.discover(selection):
-        for reason in source.refused:
-            rendering.complain(f"server {source.server}: not a tenant: {reason}")
-        if source.failure is not None:
-            code = ExitCode.DISCOVERY
-            error = app.redactor.text(str(source.error))
-            rendering.complain(f"server {source.server}: discovery failed: {error}")
-        elif (shrink := app.shrink(source)) is not None:
-            code = ExitCode.DISCOVERY
-            rendering.complain(f"server {source.server}: missing {', '.join(shrink.missing)}")
-        tenants += source.tenants
-    return tenants, code
-
-
-def show_plan(*, why: bool, config: str | None, as_json: bool, **asked: Any) -> int:  # noqa: ANN401
-    """Print the visits of a run, in order."""
-    selection = _selection(asked)
-    with open_app(config) as app:
-        jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
-        tenants, code = _discover(app, selection)
-        plan = app.plan(jobs, tenants, selection)
-        for problem in app.found.problems:
-            rendering.complain(str(problem))
-        if as_json:
-            documents.write(_plan_document(plan))
-        else:
-            _print_plan(app, plan, why=why)
-    return code
-
-
-def _plan_document(plan: Plan) -> list[documents.Document]:
-    fleet = [_planned(None, None, (name,)) for name in plan.fleet_jobs]
-    visits = [
-        _planned(visit.tenant.name, visit.tenant.server, visit.jobs, visit.expected_seconds)
-        for visit in plan.visits
-    ]
-    set_aside = [
-        _planned(
-            each.tenant.name or None, each.tenant.server or None, (each.job,), reason=each.reason
-        )
-        for each in plan.set_aside
-    ]
-    left_out = [
-        _planned(each.tenant or None, None, (each.job,) if each.job else (), reason=each.reason)
-        for each in plan.left_out
-    ]
-    return [*fleet, *visits, *set_aside, *left_out]
-
-
-def _planned(
-    tenant: str | None,
-    server: str | None,
-    jobs: Sequence[str],
-    expected_seconds: float | None = None,
-    *,
-    reason: str | None = None,
-) -> documents.Document:
-    return {
-        "tenant": tenant,
-        "server": server,
-        "jobs": list(jobs),
-        "expected_seconds": expected_seconds,
-        "reason": reason,
-    }
-
-
-def _print_plan(app: App, plan: Plan, *, why: bool) -> None:
-    rows: list[tuple[object, ...]] = [("(fleet)", "", name, None) for name in plan.fleet_jobs]
-    rows += [
-        (visit.tenant.name, visit.tenant.server, ", ".join(visit.jobs), visit.expected_seconds)
-        for visit in plan.visits
-    ]
-    rendering.print_table(("tenant", "server", "jobs", "seconds"), rows)
-    out = rendering.console()
-    visits, executions = len(plan.visits), plan.executions
-    out.print(
-        f"{rendering.count(visits, 'tenant')}, {rendering.count(executions, 'execution')},"
-        f" {app.concurrency(plan)} visits at once"
-    )
-    if plan.set_aside:
-        rendering.print_table(
-            ("skipped", "job", "why"),
-            ((s.tenant.name or "(fleet)", s.job, s.reason) for s in plan.set_aside),
-        )
-    if plan.left_out and not why:
-        out.print(f"{len(plan.left_out)} left out; --why shows them")
-    if plan.left_out and why:
-        rendering.print_table(
-            ("left out", "job", "why"), ((o.tenant, o.job, o.reason) for o in plan.left_out)
-        )
 
 
 def show_jobs(*, config: str | None, as_json: bool) -> int:
@@ -148,9 +42,7 @@ def show_jobs(*, config: str | None, as_json: bool) -> int:
             )
             slots = {job.name: app.catalogue.schedule(job, FLEET_TENANT) for job in jobs}
             now = app.clock()
-            rendering.print_table(
-                columns, (_job_cells(job, slots[job.name], now, pauses) for job in jobs)
-            )
+            print_table(columns, (_job_cells(job, slots[job.name], now, pauses) for job in jobs))
     return ExitCode.NOT_WELL if app.found.problems else ExitCode.OK
 
 
@@ -221,19 +113,19 @@ def _job_cells(
 
 def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # noqa: ANN401
     """Print the tenants with what the ledger remembers of them."""
-    selection = _selection(asked)
+    selection = selection_of(asked)
     with open_app(config) as app:
-        tenants, code = _discover(app, selection)
+        tenants, code = discover(app, selection)
         chosen = planning.select_tenants(tenants, selection)
-        known: dict[str, list[Statistics]] = {}
-        for each in app.statistics.values():
+        known: dict[str, list[Pair]] = {}
+        for each in app.queries.pairs().values():
             known.setdefault(each.tenant, []).append(each)
         pauses = app.pauses()
         rows = [_tenant_document(each, known.get(each.name, []), pauses) for each in chosen]
         if as_json:
             documents.write(rows)
         else:
-            rendering.print_table(
+            print_table(
                 (
                     "tenant",
                     "server",
@@ -257,12 +149,13 @@ def show_tenants(*, config: str | None, as_json: bool, **asked: Any) -> int:  # 
                     )
                     for row in rows
                 ),
+                most=SHOWN,
             )
     return code
 
 
 def _tenant_document(
-    tenant: Tenant, known: Sequence[Statistics], pauses: Sequence[Pause]
+    tenant: Tenant, known: Sequence[Pair], pauses: Sequence[Pause]
 ) -> documents.Document:
     return {
         "tenant": tenant.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -16,17 +17,29 @@ _STDERR: Final = 2
 
 
 @contextmanager
-def open_app(config: str | None, *, checked: bool = True) -> Iterator[App]:
-    """Give the app of the configuration; ``checked`` refuses one with mistakes."""
+def open_app(config: str | None, *, checked: bool = True, with_jobs: bool = True) -> Iterator[App]:
+    """Give the app of the configuration; ``checked`` refuses one with mistakes.
+
+    What only reads the ledger does without the job files.
+    """
     path = find_config(config, os.environ)
     with stdout_for_results():
-        app = App(path, os.environ)
+        app = App(path, os.environ, with_jobs=with_jobs)
     try:
         if checked:
             app.refuse_errors()
         yield app
     finally:
         app.close()
+
+
+def begin_tidying() -> None:
+    """Have garbage collected from now on; what is there already stays to the end.
+
+    ``main`` switches it off: see there.
+    """
+    gc.freeze()
+    gc.enable()
 
 
 @contextmanager

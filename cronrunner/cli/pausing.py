@@ -9,6 +9,7 @@ from cronrunner.app import pausing
 from cronrunner.app.pausing import End, Names
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
+from cronrunner.cli.tables import print_table
 from cronrunner.model import ExitCode, Pause
 
 
@@ -49,7 +50,7 @@ def _show(pauses: Sequence[Pause], *, as_json: bool) -> None:
     elif not pauses:
         rendering.console().print("nothing is paused")
     else:
-        rendering.print_table(
+        print_table(
             ("job", "tenant", "server", "since (UTC)", "until (UTC)", "why"),
             (
                 (*(name or "(all)" for name in each.names), each.paused_at, each.until, each.reason)

@@ -9,6 +9,7 @@ from typing import Any
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
+from cronrunner.cli.tables import SHOWN, print_table
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import WELL, ExitCode, Outcome, whose_skip
 
@@ -20,14 +21,14 @@ _COLUMNS = ("started", "job", "tenant", "outcome", "seconds", "run", "result")
 
 def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_json: bool) -> int:
     """Print executions, or runs."""
-    with open_app(config, checked=False) as app:
+    with open_app(config, checked=False, with_jobs=False) as app:
         if runs:
             _print_runs(app, wanted.limit or 1, as_json=as_json)
         elif as_json:
             rows = app.queries.executions(wanted)
             documents.write([documents.execution(row, with_run=True) for row in rows])
         else:
-            rendering.print_table(_COLUMNS, map(_cells, app.queries.executions(wanted)))
+            print_table(_COLUMNS, map(_cells, app.queries.executions(wanted)))
     return ExitCode.OK
 
 
@@ -46,7 +47,7 @@ def _print_runs(app: App, limit: int, *, as_json: bool) -> None:
         more = ("duration_seconds", "outcomes", "duplicates")
         documents.write([{name: row[name] for name in (*names, *more)} for row in rows])
         return
-    rendering.print_table(
+    print_table(
         ("started", "run", "exit", "seconds", "outcomes", "command"),
         (
             (
@@ -78,7 +79,7 @@ def show_run(  # noqa: PLR0913 - the command's options
     as_json: bool,
 ) -> int:
     """Print one run."""
-    with open_app(config, checked=False) as app:
+    with open_app(config, checked=False, with_jobs=False) as app:
         found = app.find_run(run)
         wanted = ExecutionFilter(run=found["run"], job=job, tenant=tenant)
         rows = list(app.queries.executions(wanted))
@@ -139,7 +140,7 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
     rendering.print_causes(out, _causes(rows), len(unwell))
     shown = [row for row in rows if everything or Outcome(row["outcome"]) not in WELL]
     if shown:
-        rendering.print_table(
+        print_table(
             ("job", "tenant", "server", "outcome", "seconds", "result"),
             (
                 (
@@ -152,4 +153,5 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
                 )
                 for row in shown
             ),
+            most=SHOWN,
         )

@@ -1,18 +1,18 @@
-"""What people read: tables and summaries, by rich."""
+"""What people read: summaries, by rich, which is imported when there is something to say."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from cronrunner.cli.tables import outcome
 from cronrunner.model import WELL, Outcome, Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Columns of output that goes to no terminal: tables are then as wide as their contents.
 _WIDTH = 1000
@@ -20,11 +20,11 @@ _WIDTH = 1000
 #: Tenants shown beside a cause.
 _NAMED = 5
 
-_COLORS = {Outcome.SUCCEEDED: "green", Outcome.SKIPPED: "yellow"}
-
 
 def console() -> Console:
     """Return the console of stdout; what is piped is not wrapped at 80 columns."""
+    from rich.console import Console  # noqa: PLC0415 - see the module
+
     out = Console(highlight=False)
     return out if out.is_terminal else Console(highlight=False, width=_WIDTH)
 
@@ -34,43 +34,10 @@ def complain(text: str) -> None:
     click.echo(f"cronrunner: {text}", err=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under their headings; what is empty is shown as a dash."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        right = column in {"tenants", "seconds", "attempts", "failures", "executions", "rows"}
-        # On a narrow terminal the last column, the longest one, gives way.
-        last = column == columns[-1]
-        table.add_column(
-            column,
-            justify="right" if right else "left",
-            overflow="ellipsis" if last else "fold",
-            no_wrap=last,
-        )
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console().print(table)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    if isinstance(value, Outcome):
-        return outcome(value)
-    if isinstance(value, Mapping):
-        return escape(" ".join(f"{key}={each}" for key, each in value.items())) or "-"
-    return escape(str(value)) if value not in {None, ""} else "-"
-
-
-def outcome(name: str) -> str:
-    """Colour an outcome: red for what did not go well."""
-    return f"[{_COLORS.get(Outcome(name), 'red')}]{name}[/]"
-
-
 def print_report(report: Report) -> None:
     """Print the summary of a run: counts, failures by cause, slowest tenants, what to do next."""
+    from rich.markup import escape  # noqa: PLC0415 - see the module
+
     out = console()
     run = report.run
     out.print(
@@ -118,6 +85,9 @@ def print_causes(
     """Print failures grouped by cause, the commonest first: cause, executions, tenants."""
     if not causes:
         return
+    from rich.markup import escape  # noqa: PLC0415 - see the module
+    from rich.table import Table  # noqa: PLC0415
+
     out.print()
     out.print(f"[bold]{count(len(causes), 'cause')}, {count(tenants, 'tenant')}[/]")
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -143,6 +113,8 @@ def count(number: int, noun: str) -> str:
 
 
 def _print_next(out: Console, report: Report) -> None:
+    from rich.markup import escape  # noqa: PLC0415 - see the module
+
     if report.run.dry_run:
         return
     unwell = any(report.outcomes.get(each) for each in Outcome if each not in WELL)

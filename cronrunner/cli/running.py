@@ -16,9 +16,9 @@ from cronrunner.app import App
 from cronrunner.app.starting import RunOptions, start_run
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.dry import Changes, print_changes
-from cronrunner.cli.opening import open_app, stdout_for_results
+from cronrunner.cli.opening import begin_tidying, open_app, stdout_for_results
 from cronrunner.errors import ConfigError, LedgerError
-from cronrunner.events import Event, ExecutionFinished, ExecutionStarted, Listener
+from cronrunner.events import Event, ExecutionFinished, ExecutionStarted, Listener, RunPlanned
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import ExitCode, Report
 from cronrunner.planning import Selection
@@ -133,19 +133,28 @@ def _run(app: App, selection: Selection, options: RunOptions, changes: Changes |
     On a terminal a run over few tenants logs them; over the fleet the bar takes their place.
     """
     terminal = sys.stderr.isatty()
-    progress = _progress() if terminal else None
+    progress = _progress(app) if terminal else None
     log: Listener = logs.LogListener()
     if terminal and not selection.tenants:
         log = _WithoutExecutions(log)
-    listeners = [each for each in (log, progress, changes) if each is not None]
+    listeners = [each for each in (log, progress, changes, _Tidying()) if each is not None]
     with progress or nullcontext(), stdout_for_results(), _Drain() as drain:
         return start_run(app, selection, options, listeners=listeners, on_runner=drain.watch)
 
 
-def _progress() -> Progress:
+def _progress(app: App) -> Progress:
     from cronrunner.cli.progress import Progress  # noqa: PLC0415 - only a terminal pays
 
-    return Progress()
+    return Progress(app.permits)
+
+
+class _Tidying:
+    """Has garbage collected from the plan on; what is there by then stays to the end."""
+
+    def on(self, event: Event) -> None:
+        """Begin when the plan is made."""
+        if isinstance(event, RunPlanned):
+            begin_tidying()
 
 
 class _WithoutExecutions:

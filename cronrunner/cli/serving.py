@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import click
 
 from cronrunner import logs
-from cronrunner.cli.opening import open_app
+from cronrunner.cli.opening import begin_tidying, open_app
 from cronrunner.errors import ConfigError, Problem
 from cronrunner.events import Dispatcher
 from cronrunner.model import ExitCode
@@ -21,6 +21,7 @@ def serve_metrics(config: str | None, host: str, port: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     with open_app(config) as app, ExitStack() as stack:
+        begin_tidying()
         events = Dispatcher([logs.LogListener()])
         try:
             server = stack.enter_context(app.serving(host, port, events))

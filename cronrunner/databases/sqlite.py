@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, NullPool
@@ -126,7 +125,7 @@ class SQLite:
 
     def refuse(self, database: str) -> str | None:
         """Refuse names that cannot be shown."""
-        return refuse_unprintable(Path(database).name)
+        return refuse_unprintable(database.rpartition("/")[2])
 
     def facts(self, error: Exception) -> ErrorFacts | None:
         """Classify an error of sqlite3 by its name. Its messages hold no row values."""

@@ -2,8 +2,9 @@
 
 from cronrunner.ledger.dry import DryLedger
 from cronrunner.ledger.engine import open_engine
+from cronrunner.ledger.history import ExecutionFilter
 from cronrunner.ledger.quarantine import Quarantine
-from cronrunner.ledger.queries import ExecutionFilter, Queries
+from cronrunner.ledger.queries import Queries
 from cronrunner.ledger.store import Ledger
 
 __all__ = ["DryLedger", "ExecutionFilter", "Ledger", "Quarantine", "Queries", "open_engine"]

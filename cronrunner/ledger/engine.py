@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
 
 from cronrunner.databases import Endpoint, describe, kind_of
 from cronrunner.errors import LedgerError
@@ -15,6 +17,8 @@ from cronrunner.errors import LedgerError
 #: Seconds that a migration waits for another process' write to a SQLite ledger; see the writer.
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
 _WAL_RETRY_SECONDS: Final = 0.01
+#: How long a statement of a migration may take on a server.
+_MIGRATION_SECONDS: Final = 3600.0
 
 
 def open_engine(endpoint: Endpoint) -> Engine:
@@ -31,8 +35,8 @@ def open_engine(endpoint: Endpoint) -> Engine:
     parts = kind.prepare(endpoint)
     database = endpoint.url.database or ""
 
-    def connect() -> Any:  # noqa: ANN401 - a DBAPI connection
-        session = kind.connect(parts, database)
+    def connect(statement_seconds: float | None = None) -> Any:  # noqa: ANN401 - a DBAPI connection
+        session = kind.connect(parts, database, statement_seconds=statement_seconds)
         # Once: as an option of the engine it would be set and reset around every transaction.
         parts.dialect.set_isolation_level(session, "READ COMMITTED")
         return session
@@ -40,7 +44,24 @@ def open_engine(endpoint: Endpoint) -> Engine:
     parts.dialect.default_schema_name = database
     # Pinged: a connection that lay idle may be gone, and readers do not try again.
     pool = QueuePool(connect, pool_size=1, max_overflow=0, dialect=parts.dialect, pre_ping=True)
-    return Engine(pool, parts.dialect, endpoint.url, hide_parameters=True)
+    engine = _OfServer(pool, parts.dialect, endpoint.url, hide_parameters=True)
+    engine.connect_patiently = partial(connect, _MIGRATION_SECONDS)
+    return engine
+
+
+class _OfServer(Engine):
+    """An engine whose reads end at the connect timeout."""
+
+    #: Opens a session whose reads may take long.
+    connect_patiently: Callable[[], Any]
+
+
+def migrating_engine(engine: Engine) -> Engine:
+    """Return an engine for a migration: to make an index takes longer than anything else does."""
+    if not isinstance(engine, _OfServer):
+        return engine
+    pool = NullPool(engine.connect_patiently, dialect=engine.dialect)
+    return Engine(pool, engine.dialect, engine.url, hide_parameters=True)
 
 
 def writing_engine(engine: Engine, *, busy_seconds: float) -> Engine:

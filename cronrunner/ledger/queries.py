@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from fnmatch import translate
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select
+from sqlalchemy import Connection, Engine, Row, func, select
 
 from cronrunner.ledger import pausing
+from cronrunner.ledger.history import (
+    PAGE,
+    Document,
+    ExecutionFilter,
+    execution_document,
+    read_executions,
+)
 from cronrunner.ledger.rows import selection_text
 from cronrunner.ledger.tables import (
     claims,
@@ -31,6 +36,7 @@ from cronrunner.model import (
     ExitCode,
     LedgerSnapshot,
     Outcome,
+    Pair,
     Pause,
     Run,
     RunSummary,
@@ -40,23 +46,11 @@ from cronrunner.model import (
 
 #: In `runs.selection` of a dry run. A quote within a name would be escaped.
 _DRY: Final = '"dry_run": true'
-#: Rows read at a time where a result may be as long as the fleet.
-_PAGE: Final = 2000
-
-Document = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionFilter:
-    """Which executions of history are wanted; globs for names, empty means all."""
-
-    run: str | None = None
-    job: str | None = None
-    tenant: str | None = None
-    outcomes: tuple[str, ...] = ()
-    since: datetime | None = None
-    until: datetime | None = None
-    limit: int | None = None
+_OUTCOMES: Final = tuple(Outcome)
+#: The columns of statistics behind job, tenant, the outcomes, and the last outcome.
+_OTHERS: Final = tuple(statistics.columns.keys())[3 + len(_OUTCOMES) :]
+#: What plans are made of.
+_OF_PAIRS: Final = tuple(statistics.c[name] for name in Pair._fields)
 
 
 class Queries:
@@ -106,19 +100,7 @@ class Queries:
 
     def executions(self, wanted: ExecutionFilter) -> Iterator[Document]:
         """Stream executions, newest first; those of one run in the order they were recorded."""
-        query = _filtered(wanted)
-        behind = _behind_in_time if wanted.run is None else _behind_in_run
-        left = wanted.limit
-        page = query
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
-            with self._engine.connect() as connection:
-                rows = connection.execute(page.limit(size)).all()
-            yield from map(_execution_document, rows)
-            if len(rows) < size:
-                return
-            left = None if left is None else left - size
-            page = query.where(behind(rows[-1]))
+        return read_executions(self._engine, wanted)
 
     def in_flight(self, run: str) -> list[Document]:
         """Return what a run holds and has not finished."""
@@ -152,12 +134,12 @@ class Queries:
         newest = select(func.max(executions.c.id)).where(*mine).group_by(executions.c.tenant)
         with self._engine.connect() as connection:
             ids = connection.execute(newest.order_by(executions.c.tenant)).scalars().all()
-        for start in range(0, len(ids), _PAGE):
-            page = executions.c.id.in_(ids[start : start + _PAGE])
+        for start in range(0, len(ids), PAGE):
+            page = executions.c.id.in_(ids[start : start + PAGE])
             query = select(executions).where(page).order_by(executions.c.tenant)
             with self._engine.connect() as connection:
                 rows = connection.execute(query).all()
-            yield from map(_execution_document, rows)
+            yield from map(execution_document, rows)
 
     def prepared(self, job: str, slot_key: str) -> str | None:
         """Return what a ``prepare`` of this slot returned, as JSON."""
@@ -208,8 +190,21 @@ class Queries:
     def statistics(self) -> Mapping[tuple[str, str], Statistics]:
         """Return what is remembered of every (job, tenant) pair."""
         with self._engine.connect() as connection:
-            rows = connection.execute(select(statistics)).all()
-        return {(row.job, row.tenant): _statistics(row) for row in rows}
+            rows = connection.execute(select(statistics))
+            return {(row[0], row[1]): _statistics(row) for row in rows}
+
+    def pairs(
+        self, jobs: Collection[str] | None = None, tenants: Collection[str] | None = None
+    ) -> Mapping[tuple[str, str], Pair]:
+        """Return what plans are made of: of all (job, tenant) pairs, unless some are named."""
+        query = select(*_OF_PAIRS)
+        if jobs is not None:
+            query = query.where(statistics.c.job.in_(jobs))
+        if tenants is not None and len(tenants) <= PAGE:
+            query = query.where(statistics.c.tenant.in_(tenants))
+        with self._engine.connect() as connection:
+            pairs = map(Pair._make, connection.execute(query))
+            return {(pair.job, pair.tenant): pair for pair in pairs}
 
     def pauses(self, now: datetime) -> Sequence[Pause]:
         """Return the pauses in force, by job, tenant and server."""
@@ -237,48 +232,6 @@ class Queries:
             )
 
 
-def _filtered(wanted: ExecutionFilter) -> Select[Any]:
-    query = select(executions)
-    if wanted.run is not None:
-        query = query.where(executions.c.run == wanted.run).order_by(executions.c.id)
-    else:
-        query = query.order_by(executions.c.started_at.desc(), executions.c.id.desc())
-    if wanted.job is not None:
-        query = query.where(_matches(executions.c.job, wanted.job))
-    if wanted.tenant is not None:
-        query = query.where(_matches(executions.c.tenant, wanted.tenant))
-    if wanted.outcomes:
-        query = query.where(executions.c.outcome.in_(wanted.outcomes))
-    if wanted.since is not None:
-        query = query.where(executions.c.started_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(executions.c.started_at < wanted.until)
-    return query
-
-
-def _behind_in_run(row: Row[Any]) -> ColumnElement[bool]:
-    behind: ColumnElement[bool] = executions.c.id > row.id
-    return behind
-
-
-def _behind_in_time(row: Row[Any]) -> ColumnElement[bool]:
-    """Select what comes after ``row``; the first condition is the one for the index."""
-    at = executions.c.started_at
-    earlier: ColumnElement[bool] = (at < row.started_at) | (executions.c.id < row.id)
-    behind: ColumnElement[bool] = (at <= row.started_at) & earlier
-    return behind
-
-
-def _matches(column: Any, pattern: str) -> Any:  # noqa: ANN401 - a text column and its condition
-    """Compare with a glob; what holds no wildcard is compared as it is, by the index.
-
-    Not LIKE: it folds case on SQLite, and has no character sets.
-    """
-    if not set(pattern) & set("*?["):
-        return column == pattern
-    return column.regexp_match(r"\A" + translate(pattern)) | (column == pattern)
-
-
 def _run_document(row: Row[Any]) -> Document:
     document = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
     for name in ("selection", "discovered", "outcomes"):
@@ -289,29 +242,19 @@ def _run_document(row: Row[Any]) -> Document:
     return document
 
 
-def _execution_document(row: Row[Any]) -> Document:
-    document = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    document["counters"] = json.loads(row.counters) if row.counters else {}
-    return document
+def _statistics(row: Sequence[Any]) -> Statistics:
+    """Make a row of the table into what it means, by the places of its columns.
 
-
-def _statistics(row: Row[Any]) -> Statistics:
-    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
+    By their names it takes twice as long, and metrics are made of as many as there are pairs.
+    """
+    job, tenant, *counts = row[: 2 + len(_OUTCOMES)]
+    last_outcome, *others = row[2 + len(_OUTCOMES) :]
     return Statistics(
-        job=row.job,
-        tenant=row.tenant,
-        totals={each: values[each.value] for each in Outcome},
-        last_outcome=Outcome(row.last_outcome) if row.last_outcome else None,
-        last_run_at=row.last_run_at,
-        last_success_at=row.last_success_at,
-        last_duration_seconds=row.last_duration_seconds,
-        consecutive_failures=row.consecutive_failures,
-        smoothed_seconds=row.smoothed_seconds,
-        overlaps_in_a_row=row.overlaps_in_a_row,
-        failures_apart=row.failures_apart,
-        quarantined_at=row.quarantined_at,
-        probed_at=row.probed_at,
-        code_digest=row.code_digest,
+        job=job,
+        tenant=tenant,
+        totals=dict(zip(_OUTCOMES, counts, strict=True)),
+        last_outcome=Outcome(last_outcome) if last_outcome else None,
+        **dict(zip(_OTHERS, others, strict=True)),
     )
 
 

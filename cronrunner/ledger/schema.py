@@ -18,9 +18,10 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from cronrunner.errors import LedgerError
+from cronrunner.ledger.engine import migrating_engine
 
 #: The newest version; test_the_head_is_the_newest_migration guards it.
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 
 _LOCK: Final = "cronrunner:migrate"
 _LOCK_SECONDS: Final = 60
@@ -40,7 +41,7 @@ def migrate(engine: Engine) -> None:
             return
     try:
         with (
-            engine.connect().execution_options(write=True) as connection,
+            migrating_engine(engine).connect().execution_options(write=True) as connection,
             _alone(connection),
             connection.begin(),
         ):

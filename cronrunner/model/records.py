@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from cronrunner.model.durations import format_instant
 from cronrunner.model.life import WELL, ExitCode, Outcome
@@ -34,6 +34,24 @@ class Statistics:
     #: The slot for which a quarantined pair was last tried.
     probed_at: datetime | None = None
     #: What the job's code was when the pair was quarantined.
+    code_digest: str | None = None
+
+
+class Pair(NamedTuple):
+    """What a plan is made of: that part of the ``Statistics`` of a (job, tenant) pair.
+
+    A tuple, since a fleet has as many as it has tenants, times jobs, and each is made of a row.
+    """
+
+    job: str
+    tenant: str
+    last_run_at: datetime | None = None
+    last_success_at: datetime | None = None
+    consecutive_failures: int = 0
+    smoothed_seconds: float | None = None
+    overlaps_in_a_row: int = 0
+    quarantined_at: datetime | None = None
+    probed_at: datetime | None = None
     code_digest: str | None = None
 
 

@@ -192,6 +192,13 @@ class Visit:
     jobs: tuple[str, ...]
     #: What history says the visit takes; ``None`` when it was never run.
     expected_seconds: float | None = None
+    #: Of jobs that history says something of, and others: the others.
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def unknown_jobs(self) -> tuple[str, ...]:
+        """The jobs of which history does not say how long they take."""
+        return self.jobs if self.expected_seconds is None else self.unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

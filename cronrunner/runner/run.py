@@ -146,6 +146,7 @@ class Runner:
                 tenants=len(plan.visits),
                 executions=plan.executions,
                 concurrency=executor.concurrency,
+                visits=plan.visits,
             )
         )
         fan_out = FanOut(self._order, self._parts, self._ending, self._results, plan, executor)

@@ -59,6 +59,26 @@ def test_a_run_on_a_ledger_that_is_there_imports_no_alembic_and_no_metrics(tmp_p
     assert {"alembic", "prometheus_client", "pymysql", "http"} & modules <= {"http"}
 
 
+@pytest.mark.parametrize(
+    "arguments", [("history",), ("history", "--json"), ("show", "last", "--json")]
+)
+def test_history_is_read_without_logs_jobs_drivers_and_tables_for_terminals(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    fleet = small(tmp_path)
+    fleet.run()
+    modules = loaded(fleet.folder, *arguments)
+
+    assert {
+        "structlog",
+        "rich",
+        "alembic",
+        "pymysql",
+        "prometheus_client",
+        "jobs",
+    } & modules == set()
+
+
 def test_the_help_names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
     text = small(tmp_path, tenants=0).run("--help").stdout
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from cronrunner.errors import LedgerError
 from cronrunner.ledger import ExecutionFilter, liveness, queries, writing
+from cronrunner.ledger import history as reading_history
 from cronrunner.model import Claims, Outcome, Result
 from tests.conformance.conftest import NOON, LedgerDatabase, key, result_of, until
 from tests.conformance.holder import report, this_run
@@ -201,7 +202,8 @@ def test_a_drain_is_written_in_groups_and_an_answer_comes_after_the_last(
 def test_slow_readers_hold_no_connection(
     database: LedgerDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "_PAGE", 3)
+    for module in (queries, reading_history):
+        monkeypatch.setattr(module, "PAGE", 3)
     ledger = database.begin("r1", heartbeat=SELDOM)
     for n in range(10):
         at = NOON + timedelta(seconds=n // 4)

@@ -11,11 +11,10 @@ from cronrunner.errors import ConfigError
 from cronrunner.model import (
     FLEET_TENANT,
     Job,
-    Outcome,
+    Pair,
     Pause,
     Plan,
     Scope,
-    Statistics,
     Tenant,
     TenantFilter,
 )
@@ -47,15 +46,11 @@ def jobs(*names: str) -> dict[str, Job]:
 
 def statistics(
     job: str, tenant: str, seconds: float = 0.0, failures: int = 0, *, hours_ago: float = 0.0
-) -> Statistics:
-    return Statistics(
+) -> Pair:
+    return Pair(
         job=job,
         tenant=tenant,
-        totals={},
-        last_outcome=Outcome.FAILED if failures else Outcome.SUCCEEDED,
         last_run_at=NOW - timedelta(hours=hours_ago),
-        last_success_at=None,
-        last_duration_seconds=seconds,
         consecutive_failures=failures,
         smoothed_seconds=seconds,
     )
@@ -166,6 +161,31 @@ def test_every_tenant_that_is_unknown_is_named_with_what_is_near() -> None:
     assert second == "no tenant 'nowhere*'; no known name is near it"
 
 
+def test_of_many_tenants_that_are_unknown_the_first_are_said_with_what_is_near() -> None:
+    with pytest.raises(ConfigError) as caught:
+        select_tenants(TENANTS, Selection(tenants=tuple(f"agency_acm{n}" for n in range(30))))
+    texts = [problem.text for problem in caught.value.problems]
+
+    assert len(texts) == 30
+    assert all("; the nearest are agency_acme" in text for text in texts[:10])
+    assert texts[10:] == [f"no tenant 'agency_acm{n}'" for n in range(10, 30)]
+
+
+def test_a_visit_says_which_of_its_jobs_history_does_not_know() -> None:
+    known = history(
+        statistics("a", "t0", 2.0), statistics("a", "t1", 1.0), statistics("b", "t1", 3.0)
+    )
+    plan = make_plan(
+        list(jobs("a", "b").values()), [tenant(f"t{n}") for n in range(3)], statistics=known
+    )
+
+    assert [(v.tenant.name, v.expected_seconds, v.unknown_jobs) for v in plan.visits] == [
+        ("t1", 4.0, ()),
+        ("t0", 2.0, ("b",)),
+        ("t2", None, ("a", "b")),
+    ]
+
+
 def test_only_a_choice_of_tenants_makes_a_run_less_than_the_fleets() -> None:
     assert not Selection(jobs=("a",), shard=(0, 2)).narrows_tenants
     assert Selection(tenants=("a",)).narrows_tenants
@@ -224,7 +244,7 @@ def test_fleet_jobs_stay_out_of_a_part_of_the_fleet() -> None:
     assert [(out.tenant, out.job) for out in part.left_out] == [("", "once")]
 
 
-def history(*each: Statistics) -> Mapping[tuple[str, str], Statistics]:
+def history(*each: Pair) -> Mapping[tuple[str, str], Pair]:
     return {(one.job, one.tenant): one for one in each}
 
 

@@ -4,21 +4,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cronrunner.model import Outcome, Statistics
+from cronrunner.model import Pair
 from cronrunner.quarantine import why_left_out
 
 NIGHT = datetime(2026, 3, 1, 2, tzinfo=UTC)
-PAIR = Statistics(
+PAIR = Pair(
     job="a",
     tenant="acme",
-    totals={},
-    last_outcome=Outcome.FAILED,
     last_run_at=NIGHT,
-    last_success_at=None,
-    last_duration_seconds=1.0,
     consecutive_failures=5,
     smoothed_seconds=1.0,
-    failures_apart=5,
     quarantined_at=NIGHT + timedelta(minutes=10),
     probed_at=NIGHT,
     code_digest="old",
