@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Never
+from typing import Any, Final, Never, Protocol
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool
 from sqlalchemy.exc import SQLAlchemyError
@@ -39,6 +39,13 @@ _CHECKOUT_SECONDS: Final = 2.0
 _CANCEL_SECONDS: Final = 2.0
 
 
+class Kill(Protocol):
+    """Cancels at a server what the session of this number does."""
+
+    def __call__(self, server: str, number: int, /, *, sever: bool) -> bool | None:
+        """Cancel; ``None`` when the server could not be asked."""
+
+
 class Engines:
     """Makes engines; keeps what the engines of one server share."""
 
@@ -47,8 +54,14 @@ class Engines:
         endpoints: Mapping[str, Endpoint],
         *,
         on_open: Callable[[int], None] | None = None,
+        kill: Kill | None = None,
     ) -> None:
-        """``on_open`` is told the server's number of each session of a tenant before its use."""
+        """``on_open`` is told the server's number of each session of a tenant before its use.
+
+        In a process of a run ``kill`` has the run cancel, so that the control connection of a
+        server is one, however many processes there are.
+        """
+        self._kill = kill
         self._endpoints = endpoints
         self._on_open = on_open
         self._locks = {name: threading.Lock() for name in endpoints}
@@ -104,8 +117,8 @@ class Engines:
         Fleet-scope work has no server, and a file knows no sessions.
         """
         if server not in self._endpoints:
-            return FarSessions(None)
-        return FarSessions(self._canceller(self.server(server)))
+            return FarSessions(None, self._on_open)
+        return FarSessions(self._canceller(self.server(server)), self._on_open)
 
     def close(self) -> None:
         """Close the connections that were kept for cancelling."""
@@ -116,7 +129,7 @@ class Engines:
         with self._locks[parts.endpoint.name]:
             found = self._cancellers.get(parts.endpoint.name)
             if found is None:
-                found = self._cancellers[parts.endpoint.name] = Canceller(parts)
+                found = self._cancellers[parts.endpoint.name] = Canceller(parts, self._kill)
             return found
 
 
@@ -136,7 +149,8 @@ class _Refusal:
 class Canceller:
     """Cancels at one server, over one connection of the runner's own, opened when it is needed."""
 
-    def __init__(self, parts: ServerParts) -> None:
+    def __init__(self, parts: ServerParts, kill: Kill | None = None) -> None:
+        self._kill = kill
         timeout = min(parts.endpoint.connect_timeout_seconds, _CANCEL_SECONDS)
         limits = {name: timeout for name in TIMEOUTS if name in parts.arguments}
         self._parts = replace(parts, arguments={**parts.arguments, **limits})
@@ -154,6 +168,9 @@ class Canceller:
             # session that its job has closed cannot be cancelled, and need not be.
             with contextlib.suppress(driver_error):
                 kind.cancel(None, session, sever=True)
+        number = None if self._kill is None else kind.number(session)
+        if self._kill is not None and number is not None:
+            return self._kill(self._parts.endpoint.name, number, sever=sever)
         with self._lock:
             if time.monotonic() < self._silent_until:
                 return None
@@ -187,21 +204,26 @@ class Canceller:
 class FarSessions:
     """The sessions of an attempt in another process, as far as they can be cancelled from here."""
 
-    def __init__(self, canceller: Canceller | None) -> None:
+    def __init__(
+        self, canceller: Canceller | None, on_open: Callable[[int], None] | None = None
+    ) -> None:
         self._canceller = canceller
+        self._on_open = on_open
         self._known: list[FarSession] = []
 
     def add(self, number: int) -> None:
         """Take note of a session by the server's number of it."""
         self._known.append(FarSession(number))
+        if self._on_open is not None:
+            self._on_open(number)
 
     def cancel(self) -> bool | None:
         """Cancel what the sessions do; ``None`` if the server could not be asked."""
         return self._each(sever=False)
 
-    def sever(self) -> None:
-        """End the sessions at the server."""
-        self._each(sever=True)
+    def sever(self) -> bool | None:
+        """End the sessions at the server; ``None`` if it could not be asked."""
+        return self._each(sever=True)
 
     def _each(self, *, sever: bool) -> bool | None:
         if self._canceller is None:
