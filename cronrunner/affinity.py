@@ -7,7 +7,7 @@ is a switch; ``make bench`` shows what that is worth.
 Which CPU
     The one that the run begins on. If somebody else comes to need it and another one is idle,
     all threads move there: ``_Load`` compares what each CPU did in the last second with what
-    this process used itself.
+    this process used itself. Of a run with several processes each has one by turns, and stays.
 
 What is not kept there
     A process that a job starts inherits the CPUs of the thread which starts it: that thread is
@@ -46,8 +46,10 @@ _STARTS_A_PROCESS: Final = frozenset(
 class OneCpu:
     """Keeps the threads of this process on one CPU, as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, cpu: int | None = None) -> None:
+        """With a ``cpu`` they are kept on that one: another process has each of the others."""
         self._allowed = allowed_cpus()
+        self._chosen = cpu
         self._cpu = -1
         #: Native ids of threads that have all CPUs back.
         self._released: set[int] = set()
@@ -55,7 +57,8 @@ class OneCpu:
         self._thread = threading.Thread(target=self._follow, name="one-cpu", daemon=True)
 
     def __enter__(self) -> Self:
-        if len(self._allowed) > 1 and (cpu := _current_cpu()) in self._allowed:
+        cpu = _current_cpu() if self._chosen is None else self._chosen
+        if len(self._allowed) > 1 and cpu in self._allowed:
             self._move(cpu)
             _hear_of_processes(self)
             self._thread.start()
@@ -75,6 +78,9 @@ class OneCpu:
             _place([thread], self._allowed)
 
     def _follow(self) -> None:
+        if self._chosen is not None:
+            self._stopped.wait()
+            return
         before = _Load()
         while not self._stopped.wait(_LOOK_EVERY_SECONDS):
             now = _Load()

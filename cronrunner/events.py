@@ -221,7 +221,7 @@ class Warned(Event):
     """Something that an operator should know and that stops nothing.
 
     ``subject`` is a word of a closed set: ``ledger``, ``tls``, ``limits``, ``metrics``,
-    ``dry_run``.
+    ``server_lock``, ``connections``, ``processes``, ``dry_run``.
     """
 
     subject: str

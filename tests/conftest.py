@@ -1,5 +1,6 @@
 """Fixtures of all tests: real servers, and an environment that says nothing."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance import fleet
 from tests.servers import DatabaseServer, MariaDB, MySQL, Prometheus, SilentServer
 
 #: What the fixtures give as `mariadb`, by the option that asks for it.
@@ -25,8 +27,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what the tests get as `mariadb`; with mysql only those that use it are run, with"
         " galera those of a cluster",
     )
+    parser.addoption(
+        "--default",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what configurations say where a test does not, such as runner.processes=2 or"
+        " servers.*.connections=reset; may be given again",
+    )
     # Here and not in tests/faults: pytest asks only the folders on its command line and above.
     parser.addoption("--long", action="store_true", help="repeat each fault many times")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for given in config.getoption("default"):
+        path, _, value = given.partition("=")
+        try:
+            fleet.DEFAULTS[tuple(path.split("."))] = json.loads(value)
+        except ValueError:
+            fleet.DEFAULTS[tuple(path.split("."))] = value
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

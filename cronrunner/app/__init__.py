@@ -126,9 +126,10 @@ class App:
         """The tenants' engines."""
         from cronrunner.engines import Engines  # noqa: PLC0415 - see the module
 
-        return Engines(self.endpoints(), on_fallback=self._tell_fallback)
+        return Engines(self.endpoints(), on_fallback=self.tell_fallback)
 
-    def _tell_fallback(self, server: str, why: str) -> None:
+    def tell_fallback(self, server: str, why: str) -> None:
+        """Warn that the sessions of a server are not used again after all."""
         text = self.redactor.text(f"server {server}: each visit connects, since {why}")
         self.events.emit(Warned(subject="connections", text=text))
 

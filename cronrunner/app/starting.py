@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from cronrunner import planning
 from cronrunner.affinity import OneCpu, allowed_cpus
-from cronrunner.app import dry, isolated
+from cronrunner.app import dry, visiting
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due, MissedSlots
 from cronrunner.app.pruning import prune_a_while
 from cronrunner.app.selections import selection_document, selection_of
+from cronrunner.app.spreading import Spreading
 from cronrunner.errors import ConfigError, Problem
 from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, Warned
 from cronrunner.execution import Isolated, Performer, Work
-from cronrunner.executors import Breakers, Executor, ThreadExecutor
+from cronrunner.executors import Executor
 from cronrunner.ledger import DryLedger, ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.metrics.listener import MetricsListener
@@ -94,7 +95,7 @@ def start_run(
     runner = Runner(start.order(), start.parts())
     on_runner(runner)
     with ExitStack() as stack:
-        if app.settings.runner.one_cpu:
+        if app.settings.runner.one_cpu and app.settings.runner.processes == 1:
             stack.enter_context(OneCpu())
         stack.enter_context(Pulse(grace=app.settings.runner.grace, file=sys.__stderr__))
         stack.callback(start.close)
@@ -150,7 +151,15 @@ class _Start:
             ),
         )
         # Asked before this process is kept on one CPU.
-        self._processes = Processes(isolated.perform, cpus=allowed_cpus())
+        cpus = allowed_cpus()
+        self._processes = Processes(visiting.perform, cpus=cpus)
+        self._spreading = Spreading(
+            app=app,
+            events=events,
+            processes=self._processes,
+            cpus=cpus,
+            prepared=self._prepared,
+        )
         self._prepared_values: dict[tuple[str, str], str] = {}
         self._found: list[Tenant] = []
         #: (job, tenant) pairs that nobody waits for.
@@ -229,7 +238,7 @@ class _Start:
             executor=self._executor,
             redact=app.redactor.text,
             rng=random.Random(),  # noqa: S311 - jitter, no secret
-            cancel=self._watchdog.cancel_all,
+            cancel=self._cancel,
         )
 
     def _plan(self, tenants: Sequence[Tenant], confined: frozenset[tuple[str, str]] | None) -> Plan:
@@ -306,29 +315,20 @@ class _Start:
         )
 
     def _executor(self, plan: Plan, hooks: Hooks) -> Executor:
-        concurrency = self._app.concurrency(plan, self._options.concurrency)
-        servers = {visit.tenant.server for visit in plan.visits}
-
         def reached(tenant: Tenant) -> None:
             executor.reached(tenant)
 
-        executor = ThreadExecutor(
+        executor = self._spreading.executor(
+            plan,
+            hooks,
             self._performer(hooks, reached),
-            hooks.on_result,
-            concurrency=concurrency,
-            permits={"": concurrency} | {name: self._app.permits(name) for name in servers},
-            breakers=self._breakers(servers),
+            concurrency=self._app.concurrency(plan, self._options.concurrency),
         )
         return executor
 
-    def _breakers(self, servers: Iterable[str]) -> Breakers:
-        known = self._app.settings.servers
-        return Breakers(
-            {name: known[name].connect_timeout for name in servers},
-            rng=random.Random(),  # noqa: S311 - jitter, no secret
-            clock=self._app.clock,
-            emit=self._events.emit,
-        )
+    def _cancel(self) -> None:
+        self._watchdog.cancel_all()
+        self._spreading.cancel()
 
     def _performer(self, hooks: Hooks, on_reached: Callable[[Tenant], None]) -> Performer:
         return Performer(

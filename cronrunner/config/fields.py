@@ -159,6 +159,8 @@ FromZero = Annotated[int, Field(ge=0), BeforeValidator(_no_boolean)]
 FromOne = Annotated[int, Field(ge=1), BeforeValidator(_no_boolean)]
 FromTwo = Annotated[int, Field(ge=2), BeforeValidator(_no_boolean)]
 
+Processes = Annotated[int, Field(ge=1, le=64), BeforeValidator(_no_boolean)]
+
 Port = Annotated[int, Field(ge=0, le=65535), BeforeValidator(_no_boolean)]
 
 Duration = Annotated[

@@ -24,6 +24,7 @@ from cronrunner.config.fields import (
     Options,
     Password,
     Port,
+    Processes,
     Text,
     TextfilePath,
     Texts,
@@ -198,6 +199,9 @@ class RunnerSettings(Section):
 
     concurrency: FromOne | None = Field(
         None, description="Visits at the same time. Default: chosen from the servers' limits."
+    )
+    processes: Processes = Field(
+        1, description="Processes over which the visits are spread: about one for each core."
     )
     one_cpu: bool = Field(
         True,

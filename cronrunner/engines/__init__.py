@@ -26,7 +26,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine, NullPool
 
 from cronrunner.databases import Endpoint, ServerParts, kind_of
-from cronrunner.engines.cancelling import Canceller, FarSessions
+from cronrunner.engines.cancelling import Canceller, FarSessions, Kill
 from cronrunner.engines.sessions import Sessions
 from cronrunner.engines.visiting import TenantEngine
 from cronrunner.model import Tenant
@@ -43,11 +43,15 @@ class Engines:
         *,
         on_open: Callable[[int], None] | None = None,
         on_fallback: Callable[[str, str], None] = lambda *_: None,
+        kill: Kill | None = None,
     ) -> None:
         """``on_open`` is told the server's number of each session of a tenant before its use.
 
         ``on_fallback`` is told, once for a server, why each of its visits connects after all.
+        In a process of a run ``kill`` has the run cancel, so that the control connection of a
+        server is one, however many processes there are.
         """
+        self._kill = kill
         self._endpoints = endpoints
         self._on_open = on_open
         self._on_fallback = on_fallback
@@ -106,8 +110,8 @@ class Engines:
         Fleet-scope work has no server, and a file knows no sessions.
         """
         if server not in self._endpoints:
-            return FarSessions(None)
-        return FarSessions(self._canceller(self.server(server)))
+            return FarSessions(None, self._on_open)
+        return FarSessions(self._canceller(self.server(server)), self._on_open)
 
     def close(self) -> None:
         """Close the connections that were kept: for cancelling, and for the next visit."""
@@ -129,7 +133,7 @@ class Engines:
         with self._locks[parts.endpoint.name]:
             found = self._cancellers.get(parts.endpoint.name)
             if found is None:
-                found = self._cancellers[parts.endpoint.name] = Canceller(parts)
+                found = self._cancellers[parts.endpoint.name] = Canceller(parts, self._kill)
             return found
 
 

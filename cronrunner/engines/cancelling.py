@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, NullPool
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,10 +19,18 @@ from cronrunner.databases.base import TIMEOUTS, FarSession
 _CANCEL_SECONDS: Final = 2.0
 
 
+class Kill(Protocol):
+    """Cancels at a server what the session of this number does."""
+
+    def __call__(self, server: str, number: int, /, *, sever: bool) -> bool | None:
+        """Cancel; ``None`` when the server could not be asked."""
+
+
 class Canceller:
     """Cancels at one server, over one connection of the runner's own, opened when it is needed."""
 
-    def __init__(self, parts: ServerParts) -> None:
+    def __init__(self, parts: ServerParts, kill: Kill | None = None) -> None:
+        self._kill = kill
         timeout = min(parts.endpoint.connect_timeout_seconds, _CANCEL_SECONDS)
         limits = {name: timeout for name in TIMEOUTS if name in parts.arguments}
         self._parts = replace(parts, arguments={**parts.arguments, **limits})
@@ -39,6 +48,9 @@ class Canceller:
             # session that its job has closed cannot be cancelled, and need not be.
             with contextlib.suppress(driver_error):
                 kind.cancel(None, session, sever=True)
+        number = None if self._kill is None else kind.number(session)
+        if self._kill is not None and number is not None:
+            return self._kill(self._parts.endpoint.name, number, sever=sever)
         with self._lock:
             if time.monotonic() < self._silent_until:
                 return None
@@ -72,21 +84,26 @@ class Canceller:
 class FarSessions:
     """The sessions of an attempt in another process, as far as they can be cancelled from here."""
 
-    def __init__(self, canceller: Canceller | None) -> None:
+    def __init__(
+        self, canceller: Canceller | None, on_open: Callable[[int], None] | None = None
+    ) -> None:
         self._canceller = canceller
+        self._on_open = on_open
         self._known: list[FarSession] = []
 
     def add(self, number: int) -> None:
         """Take note of a session by the server's number of it."""
         self._known.append(FarSession(number))
+        if self._on_open is not None:
+            self._on_open(number)
 
     def cancel(self) -> bool | None:
         """Cancel what the sessions do; ``None`` if the server could not be asked."""
         return self._each(sever=False)
 
-    def sever(self) -> None:
-        """End the sessions at the server."""
-        self._each(sever=True)
+    def sever(self) -> bool | None:
+        """End the sessions at the server; ``None`` if it could not be asked."""
+        return self._each(sever=True)
 
     def _each(self, *, sever: bool) -> bool | None:
         if self._canceller is None:

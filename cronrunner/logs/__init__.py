@@ -12,6 +12,21 @@ text, ``setup`` brings the two to a stream.
 from __future__ import annotations
 
 from cronrunner.logs.lines import LogListener
-from cronrunner.logs.setup import Format, bound, configure, job_logger, request_logger
+from cronrunner.logs.setup import (
+    Format,
+    bound,
+    configure,
+    job_logger,
+    rendered_lines,
+    request_logger,
+)
 
-__all__ = ["Format", "LogListener", "bound", "configure", "job_logger", "request_logger"]
+__all__ = [
+    "Format",
+    "LogListener",
+    "bound",
+    "configure",
+    "job_logger",
+    "rendered_lines",
+    "request_logger",
+]

@@ -81,6 +81,12 @@ def job_logger() -> FilteringBoundLogger:
     return logger
 
 
+def rendered_lines() -> Callable[[str], None]:
+    """Return what writes lines that another process of the run has rendered."""
+    output: _Output = structlog.get_config()["logger_factory"]()
+    return output.write
+
+
 def request_logger() -> Callable[[str], None]:
     """Return what notes a request to the metrics server."""
     log = job_logger()

@@ -16,9 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from tests.acceptance.forking import Command
 
 ROOT = Path(__file__).parents[2]
+
+#: What a configuration says where its test does not, by path; `--default` adds to it.
+DEFAULTS: dict[tuple[str, ...], Any] = {}
 
 #: Longer than any run of a test: one that hangs fails with its output instead of the test's timeout.
 _SECONDS = 90.0
@@ -86,10 +91,14 @@ class Fleet:
 
     def configure(self, config: str | Mapping[str, Any]) -> None:
         """Write another tenants.yaml."""
+        if isinstance(config, str):
+            config = textwrap.dedent(config)
+        if DEFAULTS:
+            config = with_defaults(
+                YAML(typ="safe").load(config) if isinstance(config, str) else config
+            )
         # JSON is YAML.
-        written = (
-            textwrap.dedent(config) if isinstance(config, str) else json.dumps(config, indent=2)
-        )
+        written = config if isinstance(config, str) else json.dumps(config, indent=2)
         self.config.write_text(written, encoding="utf-8")
 
     def write_job(self, name: str, source: str) -> None:
@@ -139,6 +148,21 @@ class Fleet:
 
     def _environment(self, env: Mapping[str, str] | None) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(env or {})}
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what every configuration is to say; `*` in a path stands for every name."""
+    changed: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    for (*path, last), value in DEFAULTS.items():
+        sections = [changed]
+        for name in path:
+            if name == "*":
+                sections = [each for section in sections for each in section.values()]
+            else:
+                sections = [section.setdefault(name, {}) for section in sections]
+        for section in sections:
+            section.setdefault(last, value)
+    return changed
 
 
 def finish(process: subprocess.Popen[str], seconds: float = _SECONDS) -> Finished:

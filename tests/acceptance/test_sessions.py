@@ -52,7 +52,9 @@ def server(mariadb: MariaDB) -> Iterator[MariaDB]:
     mariadb.drop_databases(PREFIX)
 
 
-def make_fleet(folder: Path, server: MariaDB, job: str, port: int = 0, **more: Any) -> Fleet:
+def make_fleet(
+    folder: Path, server: MariaDB, job: str, port: int = 0, *, processes: int = 1, **more: Any
+) -> Fleet:
     url = server.url(USER, "pw")
     main = {
         "url": url.replace(f":{server.port}", f":{port}") if port else url,
@@ -62,7 +64,8 @@ def make_fleet(folder: Path, server: MariaDB, job: str, port: int = 0, **more: A
         "max_connections": 5,
         **more,
     }
-    config = {"servers": {"main": main}, "runner": {"concurrency": 4, "grace": "2s"}}
+    runner = {"concurrency": 4, "grace": "2s", "processes": processes}
+    config = {"servers": {"main": main}, "runner": runner}
     return Fleet(folder, config, {"work": job})
 
 
@@ -79,12 +82,16 @@ def warnings(finished: Finished) -> list[str]:
     return [text for text in lines if "each visit connects" in text]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_few_sessions_serve_all_visits_and_carry_nothing_over(
-    tmp_path: Path, server: MariaDB
+    tmp_path: Path, server: MariaDB, processes: int
 ) -> None:
-    finished = make_fleet(tmp_path, server, LEAVING).run("run", "--json")
+    fleet = make_fleet(tmp_path, server, LEAVING, processes=processes)
+    with counting_connections(server, USER) as counts:
+        finished = fleet.run("run", "--json")
 
     assert finished.code == 0, finished.stderr
+    assert max(counts) <= 5
     # Those of the first visits, and those on which the reset was proved.
     assert len(connections(finished)) <= 2 * 4
     assert found(finished) == 0
@@ -97,11 +104,13 @@ def test_a_visit_connects_where_nothing_else_is_asked_for(tmp_path: Path, server
     assert len(connections(fresh)) == TENANTS
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_proxy_that_swallows_the_reset_is_found_out_and_warned_of_once(
-    tmp_path: Path, server: MariaDB
+    tmp_path: Path, server: MariaDB, processes: int
 ) -> None:
     with closing(Proxy(server, swallows_resets=True)) as proxy:
-        finished = make_fleet(tmp_path, server, LEAVING, proxy.port).run("run", "--json")
+        fleet = make_fleet(tmp_path, server, LEAVING, proxy.port, processes=processes)
+        finished = fleet.run("run", "--json")
 
     assert finished.code == 0, finished.stderr
     assert found(finished) == 0

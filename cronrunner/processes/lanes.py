@@ -7,11 +7,13 @@ lock for all of them would have to survive a kill at any moment. A process is st
 first needed, and there are at most as many as requests at the same time.
 
 What pebble has no word for is done here
-    A process can say something before it has ended, and be answered: a pipe beside the pool's.
-    It begins only when it is told to, so that a request that was given up is never performed.
-    Every word bears the number of its request; what a dead process has left in the pipe is not
-    taken for another's. A process that exits with 0 in mid-work is missed: for pebble it has
-    ended well, so its pid is looked after as well.
+    A process can say something before it has ended, and be answered or told more: a socket
+    beside the pool's. It begins only when it is told to, so that a request that was given up is
+    never performed. Every word bears the number of its request; what a dead process has left in
+    the socket is not taken for another's, and all that it had said is heard before it is found
+    dead. What must not wait for a word is on a board, numbers in memory that both see. A process
+    that exits with 0 in mid-work is missed: for pebble it has ended well, so its pid is looked
+    after as well.
 
 Who ends a process
     ``Lane.kill``, the end of the run, and the kernel when the run's process is gone, however it
@@ -23,38 +25,23 @@ Who ends a process
 
 from __future__ import annotations
 
-import faulthandler
-import fcntl
 import os
 import signal
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cronrunner.errors import ProcessDied
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
+from cronrunner.processes.inside import FOR_THE_RUN, Began, Call, as_numbers, perform, set_up
+from cronrunner.processes.wire import Wire
 
 #: How often it is looked whether a silent process is still there.
 _LOOK_EVERY_SECONDS: Final = 0.25
-#: Signals that are meant for the run.
-_FOR_THE_RUN: Final = (signal.SIGTERM, signal.SIGINT)
 
 #: Takes a word of a process; what it returns, if anything, is the answer.
 Take = Callable[[Any], object]
-#: Performs a request in a process, by a name that can be imported there.
-Call = Callable[[Any, "Line"], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Began:
-    """The process has a request and waits for leave to begin."""
-
-    pid: int
 
 
 class Processes:
@@ -67,6 +54,13 @@ class Processes:
         self._lock = threading.Lock()
         self._idle: list[Lane] = []
         self._all: set[Lane] = set()
+
+    def make(self, *, board: int) -> Lane:
+        """Make a lane with a board of so many numbers, for whoever keeps it to the end."""
+        lane = Lane(self._call, self._cpus, board)
+        with self._lock:
+            self._all.add(lane)
+        return lane
 
     @contextmanager
     def lane(self) -> Iterator[Lane]:
@@ -113,7 +107,7 @@ class Processes:
 class Lane:
     """One process, and the next one after it has died."""
 
-    def __init__(self, call: Call, cpus: frozenset[int]) -> None:
+    def __init__(self, call: Call, cpus: frozenset[int], board: int = 0) -> None:
         # Half a dozen modules, and threads: only a run with isolated jobs pays for them.
         import multiprocessing  # noqa: PLC0415 - see above
 
@@ -123,9 +117,13 @@ class Lane:
         pebble.CONSTS.term_timeout = 0
         context = multiprocessing.get_context("spawn")
         self._expired = pebble.ProcessExpired
-        self._near, self._far = context.Pipe()
+        shared = context.RawArray("Q", board) if board else None
+        #: What both see at once, and what is left of a process that has died.
+        self.board = memoryview(b"") if shared is None else as_numbers(shared)
+        near, far = context.Pipe()
+        self._near, self._far = Wire(near), Wire(far)
         self._pool = pebble.ProcessPool(
-            max_workers=1, context=context, initializer=_set_up, initargs=(self._far, cpus)
+            max_workers=1, context=context, initializer=set_up, initargs=(far, cpus, shared)
         )
         self._call = call
         self._number = 0
@@ -139,21 +137,35 @@ class Lane:
         """Tell whether another request can be made. A pool whose idle process died is broken."""
         return not self._given_up and bool(self._pool.active)
 
-    def run(self, request: object, take: Take) -> Any:  # noqa: ANN401 - what the call returns
+    @property
+    def number(self) -> int:
+        """The number of the request that is, or was last, performed."""
+        return self._number
+
+    def tell(self, number: int, word: object) -> None:
+        """Say something to the process that performs request ``number``; from any thread.
+
+        It must have said something before: until then it only waits for leave to begin. If it is
+        another one's turn by now, nobody hears of it.
+        """
+        self._near.send(number, word)
+
+    def run(self, request: object, take: Take, *, after: Callable[[], None] = lambda: None) -> Any:  # noqa: ANN401 - what the call returns
         """Perform a request in the process, giving each word that it says to ``take``.
 
-        Raises ``ProcessDied``, and whatever the call raises.
+        ``after`` is called when all that was there to be heard has been taken. Raises
+        ``ProcessDied``, and whatever the call raises.
         """
         self._number += 1
         with self._lock, _signals_blocked():
             # Threads and processes that are started here inherit what is blocked.
             future: Future[Any] = self._pool.schedule(
-                _perform, args=(self._call, self._number, request)
+                perform, args=(self._call, self._number, request)
             )
             self._future = future
         future.add_done_callback(self._wake)
         try:
-            self._hear(future, take)
+            self._hear(future, take, after)
             return future.result(timeout=0)
         except self._expired as died:
             raise ProcessDied(_how(died.exitcode)) from None
@@ -188,14 +200,18 @@ class Lane:
         with suppress(OSError, RuntimeError):
             self._pool.join()
 
-    def _hear(self, future: Future[Any], take: Take) -> None:
+    def _hear(self, future: Future[Any], take: Take, after: Callable[[], None]) -> None:
         """Take what the process says until the request is over."""
         silent_and_gone = False
-        while not future.done():
-            if self._near.poll(_LOOK_EVERY_SECONDS):
-                number, word = self._near.recv()
-                if number == self._number and word is not None:
+        while True:
+            words = self._near.receive(_LOOK_EVERY_SECONDS)
+            for number, word in words:
+                if number == self._number:
+                    if word is None:
+                        return
                     self._answer(word, take)
+            if words:
+                after()
             elif not self._is_there():
                 # Once more: pebble, too, comes to know of it only now.
                 if silent_and_gone and not future.done():
@@ -204,7 +220,7 @@ class Lane:
                 silent_and_gone = True
 
     def _answer(self, word: object, take: Take) -> None:
-        if isinstance(word, _Began):
+        if isinstance(word, Began):
             with self._lock:
                 if self._given_up:
                     return
@@ -213,7 +229,7 @@ class Lane:
         else:
             answer = take(word)
         if answer is not None:
-            self._near.send((self._number, answer))
+            self._near.send(self._number, answer)
 
     def _is_there(self) -> bool:
         if self._pid is None:
@@ -225,27 +241,7 @@ class Lane:
         return True
 
     def _wake(self, _: Future[Any]) -> None:
-        self._far.send((self._number, None))
-
-
-class Line:
-    """What a process has to say, and to ask, while it performs a request."""
-
-    def __init__(self, connection: Connection, number: int) -> None:
-        self._connection = connection
-        self._number = number
-
-    def say(self, word: object) -> None:
-        """Say something that is not answered."""
-        self._connection.send((self._number, word))
-
-    def ask(self, word: object) -> Any:  # noqa: ANN401 - the answer to the word
-        """Say something and wait for the answer."""
-        self.say(word)
-        while True:
-            number, answer = self._connection.recv()
-            if number == self._number:
-                return answer
+        self._far.end(self._number)
 
 
 def _how(code: int | None) -> str:
@@ -259,52 +255,8 @@ def _how(code: int | None) -> str:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RUN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# In the process.
-
-#: The pipe of this process, once it has one.
-_connections: list[Connection] = []
-
-
-def _set_up(connection: Connection, cpus: frozenset[int]) -> None:
-    """Make this process ready, before its first request."""
-    _die_with_the_run()
-    # Where a crash came from; there may be no stderr to say it on.
-    with suppress(AttributeError, OSError, RuntimeError, ValueError):
-        faulthandler.enable()
-    for each in _FOR_THE_RUN:
-        # Not ignored: programs that a job starts would ignore them as well.
-        signal.signal(each, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_RUN)
-    if cpus:
-        with suppress(OSError):
-            os.sched_setaffinity(0, cpus)
-    _connections[:] = [connection]
-
-
-def _die_with_the_run() -> None:
-    """Let the kernel kill this process when the run's end of their pipe is closed."""
-    from multiprocessing import parent_process  # noqa: PLC0415 - it is there by now
-    from multiprocessing.connection import wait  # noqa: PLC0415 - it is there by now
-
-    parent = parent_process()
-    if parent is None:
-        return
-    pipe = parent.sentinel
-    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
-    if wait([pipe], timeout=0):
-        os._exit(1)
-
-
-def _perform(call: Call, number: int, request: object) -> Any:  # noqa: ANN401 - what the call returns
-    line = Line(_connections[0], number)
-    line.ask(_Began(os.getpid()))
-    return call(request, line)
