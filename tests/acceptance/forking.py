@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import threading
-from functools import cache
 from typing import Any, NoReturn
 
 _SERVER = "from tests.acceptance.forking import serve; serve()"
@@ -55,19 +54,24 @@ class Command(subprocess.Popen[str]):
         return pid, int(status)
 
 
-@cache
+#: What forks for this process, once it is asked for; its standard input ends when this process does.
+_servers: list[tuple[subprocess.Popen[str], str]] = []
+_one_starts = threading.Lock()
+
+
 def _address() -> str:
-    """Start the process that forks, once; it ends with this one."""
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    _servers.append(server)
-    assert server.stdout is not None
-    return "\0" + server.stdout.readline().strip()
-
-
-#: Kept, for its standard input ends when this process does.
-_servers: list[subprocess.Popen[str]] = []
+    """Return where to ask, and start what answers if nobody has done so."""
+    with _one_starts:
+        if not _servers:
+            server = subprocess.Popen(
+                [sys.executable, "-c", _SERVER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert server.stdout is not None
+            _servers.append((server, "\0" + server.stdout.readline().strip()))
+    return _servers[0][1]
 
 
 # In the process that forks.
