@@ -24,6 +24,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import pymysql
@@ -34,7 +35,11 @@ from pymysql.constants import COMMAND, SERVER_STATUS
 _COM_RESET_CONNECTION: Final = 0x1F
 
 _RESET: Final = struct.pack("<iB", 1, _COM_RESET_CONNECTION)
+_QUIT: Final = struct.pack("<iB", 1, COMMAND.COM_QUIT)
 _COMMIT: Final = struct.pack("<iB", 7, COMMAND.COM_QUERY) + b"COMMIT"
+
+#: How long a server may take to hang up.
+_GOODBYE_SECONDS: Final = 0.2
 
 #: What belongs to a socket, and not to whoever has it.
 _PLACES: Final = ("_sock", "_rfile")
@@ -50,6 +55,8 @@ class Session(pymysql.connections.Connection):
 
     # The driver's own, which its published types leave out.
     _sock: Any
+    _closed: bool
+    _force_close: Callable[[], None]
     _rfile: Any
     _result: Any
     _current_timeout: Any
@@ -127,6 +134,18 @@ class Session(pymysql.connections.Connection):
         self._write_bytes(_COMMIT + after)
         self._ahead = self._replies_after_commit
         self._reply()
+
+    def close(self) -> None:
+        """Say goodbye, and wait until the server has hung up: it counts the session until then."""
+        if self._closed or self._sock is None:
+            super().close()
+            return
+        self._closed = True
+        with suppress(pymysql.Error, OSError):
+            self._write_bytes(_QUIT)
+            self._sock.settimeout(_GOODBYE_SECONDS)
+            self._sock.recv(1)
+        self._force_close()
 
     def _execute_command(self, command: int, sql: Any) -> None:  # noqa: ANN401 - the driver's
         if self._ahead:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pymysql
 import pytest
+from pymysql.constants import SERVER_STATUS
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,7 +23,7 @@ TENANTS = 7
 
 #: What differs from connection to connection, or from moment to moment, by nature.
 BY_NATURE = {
-    "error_count", "gtid_seq_no", "identity", "insert_id", "last_gtid", "last_insert_id",
+    "error_count", "gtid_seq_no", "statement_id", "identity", "insert_id", "last_gtid", "last_insert_id",
     "pseudo_thread_id", "rand_seed1", "rand_seed2", "timestamp", "warning_count",
 }  # fmt: skip
 
@@ -59,7 +60,7 @@ STATEMENTS = (
 
 def half_read(connection: Connection) -> object:
     streaming = connection.execution_options(stream_results=True)
-    return streaming.execute(text("SELECT seq FROM seq_1_to_1000")).fetchone()
+    return streaming.execute(text("SELECT column_name FROM information_schema.columns")).fetchone()
 
 
 def keep_a_cursor(connection: Connection) -> object:
@@ -113,8 +114,9 @@ ACTS: tuple[Callable[[Connection], object], ...] = (
 def server(mariadb: MariaDB, prefix: str) -> Iterator[MariaDB]:
     names = [f"{prefix}{number}" for number in range(TENANTS)]
     mariadb.create_databases(names, "CREATE TABLE rows_ (id INT)", "INSERT INTO rows_ VALUES (1)")
-    mariadb.execute("CREATE OR REPLACE ROLE misbehaving")
-    mariadb.execute(f"GRANT misbehaving TO {mariadb.admin}@localhost")
+    mariadb.execute("CREATE ROLE IF NOT EXISTS misbehaving")
+    user, _, host = mariadb.execute("SELECT CURRENT_USER()")[0][0].rpartition("@")
+    mariadb.execute(f"GRANT misbehaving TO '{user}'@'{host}'")
     yield mariadb
     forget_prepared(mariadb)
     mariadb.execute("DROP ROLE misbehaving")
@@ -179,14 +181,17 @@ def looked_at(engines: Engines, prefix: str, tenant: int) -> dict[str, object]:
 def facts(visit: TenantEngine, numbers: set[int]) -> dict[str, object]:
     """All that a job can see of its session."""
     with visit.engine.connect() as connection:
+        session: Any = connection.connection.dbapi_connection
+        in_transaction = session.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
         rows = connection.execute(text("SHOW SESSION VARIABLES")).all()
         seen: dict[str, object] = {name: value for name, value in rows if name not in BY_NATURE}
         row = connection.execute(text(
             "SELECT DATABASE() AS db, CURRENT_ROLE() AS role, @mine AS mine,"
             " LAST_INSERT_ID() AS last_id, IS_USED_LOCK('misbehaviour') AS named_lock,"
-            " @@in_transaction AS in_transaction, @@character_set_client AS names"
+            " @@character_set_client AS names"
         )).one()  # fmt: skip
         seen |= row._mapping
+        seen["in_transaction"] = in_transaction
         seen["rows"] = connection.execute(text("SELECT COUNT(*) FROM rows_")).scalar_one() >= 1
         seen["temporary"] = works(connection, "SELECT 1 FROM of_mine")
         seen["prepared"] = works(connection, "EXECUTE mine")
