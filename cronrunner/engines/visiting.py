@@ -72,9 +72,11 @@ class TenantEngine:
 
     @property
     def entry_timeout(self) -> timedelta | None:
-        """How long ``connect`` may take, where nothing else bounds it."""
+        """How long ``connect`` may take, where it has work to do and nothing else bounds it."""
         endpoint = self._parts.endpoint
-        return timedelta(seconds=endpoint.connect_timeout_seconds) if endpoint.reuse else None
+        if self._open or not endpoint.reuse:
+            return None
+        return timedelta(seconds=endpoint.connect_timeout_seconds)
 
     def connect(self) -> None:
         """Have the visit's session ready now. Raises the driver's error."""
