@@ -362,32 +362,6 @@ def test_a_signal_lets_what_runs_end_and_begins_nothing_more_in_any_process(
     assert set(written(fleet).values()) == {1}
 
 
-def test_nothing_begins_anywhere_later_than_100_ms_after_the_signal(tmp_path: Path) -> None:
-    fleet = spread(
-        tmp_path,
-        """
-    @job
-    def work(ctx):
-        with Path("began.log").open("a") as log:
-            log.write(f"{time.time()}\\n")
-        time.sleep(0.01)
-    """,
-        tenants=400,
-    )
-    log = tmp_path / "began.log"
-    with fleet.started(*AT) as process:
-        until(lambda: log.exists() and len(log.read_text().splitlines()) > 20)
-        sent = time.time()
-        process.send_signal(signal.SIGTERM)
-        finished = finish(process)
-
-    begun = [float(line) for line in log.read_text().splitlines()]
-    assert finished.code == 75
-    assert max(begun) < sent + 0.1
-    assert sum(finished.document["outcomes"].values()) == 400
-    assert finished.document["outcomes"]["succeeded"] == len(begun)
-
-
 def test_what_does_not_end_within_the_grace_is_cut_off_in_every_process(
     mariadb: MariaDB, prefix: str, tmp_path: Path
 ) -> None:

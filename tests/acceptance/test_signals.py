@@ -88,7 +88,10 @@ def test_a_signal_before_the_run_has_begun_records_all_of_it_as_left(tmp_path: P
     assert outcomes(fleet.run("run", "--json", "--resume", "last")) == {"succeeded": 3}
 
 
-def test_nothing_begins_later_than_100_ms_after_the_signal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_nothing_begins_anywhere_later_than_100_ms_after_the_signal(
+    tmp_path: Path, processes: int
+) -> None:
     quick = """
         import time
         from pathlib import Path
@@ -99,7 +102,8 @@ def test_nothing_begins_later_than_100_ms_after_the_signal(tmp_path: Path) -> No
                 log.write(f"{time.time()}\\n")
             time.sleep(0.01)
     """
-    fleet = small(tmp_path, quick, tenants=400)
+    runner = {"processes": processes, "concurrency": 2 * processes, "heartbeat": "200ms"}
+    fleet = small(tmp_path, quick, tenants=400, runner={**runner, "lease": "20s"})
     log = tmp_path / "began.log"
     with fleet.started(*AT) as process:
         until(lambda: log.exists() and len(log.read_text().splitlines()) > 20)
