@@ -1,0 +1,114 @@
+"""The items of a job: each fails for itself, and what is done for one is done once.
+
+A job that works through items (assets, exchanges, comparisons) must not fail as a whole because
+one of them is broken. Each is done in a savepoint of its own; what is wrong with one is kept in
+``job_items``, where the health check finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, and_, delete, insert, select, update
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from jobs.schema import job_items
+from jobs.wording import shorten
+
+if TYPE_CHECKING:
+    from cronrunner import JobContext
+
+#: What is wrong with one item. Everything else ends the job: a deadlock takes savepoints along.
+ITEM_ERRORS: Final = (ValueError, TypeError, LookupError, DataError, IntegrityError)
+_DETAIL_LIMIT: Final = 500
+
+_State = tuple[str, datetime]
+_UNKNOWN: Final[_State] = ("", datetime.min.replace(tzinfo=UTC))
+
+
+class Items:
+    """The items of the running job, and how many of them could not be done."""
+
+    def __init__(self, ctx: JobContext) -> None:
+        #: How many items have failed in this run of the job.
+        self.errors = 0
+        self._ctx = ctx
+        found = ctx.connection.execute(
+            select(job_items.c.item, job_items.c.state, job_items.c.slot).where(
+                job_items.c.job == ctx.job
+            )
+        ).all()
+        #: State and slot by item.
+        self._known: dict[str, _State] = {row.item: (row.state, row.slot) for row in found}
+        #: What was known of the items that the attempt in progress has marked.
+        self._before: dict[str, _State | None] = {}
+
+    @contextmanager
+    def attempt(self, key: str) -> Iterator[None]:
+        """Do one item, in a savepoint: what is wrong with it is kept, and the job goes on.
+
+        Keys are made of ids and instants, never of names: MySQL takes ``a`` and ``A`` for equal.
+        """
+        self._before = {}
+        try:
+            with self._ctx.connection.begin_nested():
+                yield
+        except ITEM_ERRORS as error:
+            self.errors += 1
+            self._take_back_marks()
+            # Without the message: it may name what is in a row, and logs leave the tenant.
+            self._ctx.log.warning("item.failed", item=key, error=type(error).__name__)
+            self._keep_error(key, error)
+        else:
+            if self._known.get(key, _UNKNOWN)[0] == "error":
+                self._forget(key)
+
+    def is_done(self, key: str) -> bool:
+        """Tell whether ``key`` was marked, by this slot or an earlier one."""
+        return self._known.get(key, _UNKNOWN)[0] == "done"
+
+    def is_done_at_slot(self, key: str) -> bool:
+        """Tell whether ``key`` was marked by this slot or a later one."""
+        state, slot = self._known.get(key, _UNKNOWN)
+        return state == "done" and not slot < self._ctx.slot
+
+    def mark(self, key: str) -> None:
+        """Remember that ``key`` is done, as of this slot."""
+        known = self._known.get(key)
+        self._before.setdefault(key, known)
+        self._keep(key, known, state="done", attempts=1, detail=None)
+
+    def _keep_error(self, key: str, error: Exception) -> None:
+        known = self._known.get(key)
+        text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+        detail = shorten(f"{type(error).__name__}: {text}", _DETAIL_LIMIT)
+        attempts: Any = 1
+        if known is not None and known[0] == "error":
+            # Repeating a slot does not make it worse.
+            attempts = job_items.c.attempts + int(known[1] != self._ctx.slot)
+        self._keep(key, known, state="error", attempts=attempts, detail=detail)
+
+    def _keep(self, key: str, known: _State | None, *, state: str, **values: object) -> None:
+        row = {"state": state, "slot": self._ctx.slot, **values}
+        if known is None:
+            named = {"job": self._ctx.job, "item": key}
+            self._ctx.connection.execute(insert(job_items).values(named | row))
+        else:
+            self._ctx.connection.execute(update(job_items).where(self._is(key)).values(row))
+        self._known[key] = (state, self._ctx.slot)
+
+    def _take_back_marks(self) -> None:
+        for key, known in self._before.items():
+            self._known.pop(key)
+            if known is not None:
+                self._known[key] = known
+
+    def _forget(self, key: str) -> None:
+        self._ctx.connection.execute(delete(job_items).where(self._is(key)))
+        self._known.pop(key)
+
+    def _is(self, key: str) -> ColumnElement[bool]:
+        return and_(job_items.c.job == self._ctx.job, job_items.c.item == key)
