@@ -70,7 +70,7 @@ class Fleet:
 
     def accepts(self, setting: Setting) -> bool:
         """Tell whether this version of cronrunner knows what the setting says."""
-        config = self._configure(setting, "bench_*", "check")
+        config = self.configure(setting, "bench_*", "check")
         done = subprocess.run(
             [installed("cronrunner"), "check", f"--config={config}"],
             cwd=self.folder,
@@ -83,7 +83,7 @@ class Fleet:
     def run(self, work: Work, setting: Setting, *, few: bool = False) -> Sample:
         """Run the jobs on all of their tenants, or on a few of them."""
         tenants = min(FEW, work.tenants) if few else work.tenants
-        config = self._configure(setting, first(work.tenants), str(work.tenants))
+        config = self.configure(setting, first(work.tenants), str(work.tenants))
         chosen = f" --tenant='bench_{'0' * (_DIGITS - 1)}?'" if few else ""
         threads = f" --concurrency={setting.threads}" if setting.threads else ""
         log = self.folder / "run.log"
@@ -121,7 +121,7 @@ class Fleet:
         self, glob: str, at: tuple[int, ...], setting: Setting
     ) -> tuple[float, ...]:
         """Return the memory of a run when it has finished as many executions as ``at`` says."""
-        config = self._configure(setting, glob, f"memory-{at[-1]}")
+        config = self.configure(setting, glob, f"memory-{at[-1]}")
         found: list[float] = []
         finished = 0
         with subprocess.Popen(
@@ -140,7 +140,7 @@ class Fleet:
             raise RuntimeError(f"a run did not go well: exit code {process.returncode}")
         return tuple(found)
 
-    def _configure(self, setting: Setting, glob: str | list[str], size: str) -> str:
+    def configure(self, setting: Setting, glob: str | list[str], size: str) -> str:
         """Write a configuration; each has a ledger of its own, which remembers its runs."""
         name = f"{setting.name}-{size}"
         server = {

@@ -206,7 +206,8 @@ def _tenant(settings: Settings, server: str, found: Found) -> Tenant:
         name=name,
         server=server,
         database=found.database,
-        labels={**at_server.labels, **found.labels, **own.labels},
+        # Most have none, and there may be very many of them.
+        labels={**at_server.labels, **found.labels, **own.labels} or EMPTY,
         timezone=own.timezone or found.timezone or at_server.timezone or "UTC",
     )
 

@@ -50,6 +50,8 @@ class Sessions:
         self._lock = threading.Lock()
         #: Whether a reset clears everything; ``None`` until it was tried.
         self._proved: bool | None = None
+        #: No session was opened yet.
+        self._is_first = True
 
     def take(self, database: str, statement_seconds: float, holder: Holder) -> Any:  # noqa: ANN401 - a DBAPI connection
         """Return a session that is new, or as good as new, on a database.
@@ -57,12 +59,18 @@ class Sessions:
         ``holder`` gets it before it is used. Raises the driver's error.
         """
         kept = self._pop()
+        if kept is not None and self._proved is None:
+            # Somebody may be about to prove that it can be used.
+            with self._lock:
+                pass
         if kept is not None and self._proved:
             return self._enter(kept, database, statement_seconds, holder)
         if kept is not None:
             self.close_one(kept)
         session = self._open(database, statement_seconds, holder)
-        if kept is None or self._proved is not None:
+        # A run of a single visit has no use for a proof.
+        is_first, self._is_first = self._is_first, False
+        if is_first or not self._reuse or self._proved is not None:
             return session
         return self._prove(session, database, statement_seconds, holder)
 
@@ -137,13 +145,17 @@ class Sessions:
         return session
 
     def _prove(self, session: Any, database: str, statement_seconds: float, holder: Holder) -> Any:  # noqa: ANN401 - as above
-        """Prove the server's reset on a new session, if nobody has done so meanwhile."""
-        with self._lock:
+        """Prove the server's reset on a new session, unless somebody else is at it."""
+        if not self._lock.acquire(blocking=False):
+            return session
+        try:
             if self._proved is not None:
                 return session
             trial = _Trial(self.parts, session, database, statement_seconds, holder)
             why = trial.fails()
             self._proved = not why
+        finally:
+            self._lock.release()
         if not why:
             return trial.session
         self._on_fallback(why)

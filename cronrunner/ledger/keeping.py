@@ -49,7 +49,6 @@ def accept_tenants(
     wanted = set(names)
     for chunk in chunks(sorted(known - wanted)):
         connection.execute(tenants.delete().where(of_server, tenants.c.tenant.in_(chunk)))
-    new = sorted(wanted - known)
-    if new:
-        rows = [{"server": server, "tenant": name, "first_seen_at": at} for name in new]
+    for chunk in chunks(sorted(wanted - known)):
+        rows = [{"server": server, "tenant": name, "first_seen_at": at} for name in chunk]
         statements.new_tenants(connection, rows)
