@@ -35,7 +35,8 @@ class Option:
 
         Text is accepted for every type, since that is what an environment variable and the
         command line give; a list is then separated by commas and an empty one means the
-        default, and a mapping is JSON. Raises ``ValueError`` saying what was expected.
+        default, and a mapping is JSON. Members of a list have the type of the default's first
+        one. Raises ``ValueError`` saying what was expected.
         """
         value = self._canonical(_read_option(self.default, raw))
         if self.default != () and value == ():
@@ -103,7 +104,7 @@ def _read_option(default: object, raw: object) -> Any:  # noqa: ANN401 - as ``de
         case Mapping():
             found, expected = _read_mapping(raw, text), "a mapping of names to values"
         case _:
-            found, expected = _read_list(raw, text), "a list"
+            found, expected = _read_list(default, raw, text), "a list"
     if found is None:
         msg = f"expected {expected}, got {raw!r}"
         raise ValueError(msg)
@@ -133,10 +134,12 @@ def _read_float(raw: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _read_list(raw: object, text: str | None) -> tuple[Any, ...] | None:
+def _read_list(default: Any, raw: object, text: str | None) -> tuple[Any, ...] | None:  # noqa: ANN401 - a tuple
     if text is not None:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    return tuple(raw) if isinstance(raw, Sequence) else None
+        raw = [part.strip() for part in text.split(",") if part.strip()]
+    if not isinstance(raw, Sequence):
+        return None
+    return tuple(_read_option(default[0], member) for member in raw) if default else tuple(raw)
 
 
 def _read_mapping(raw: object, text: str | None) -> Mapping[str, Any] | None:
