@@ -129,3 +129,7 @@ def rate_limit(expires_at: datetime) -> dict[str, Any]:
         "hits": 3,
         "expires_at": expires_at,
     }
+
+
+def asset(kind: str, **values: Any) -> dict[str, Any]:
+    return {"kind": kind, "name": "Zoë 李 🎁", "auto_renew": False, **values}
