@@ -60,6 +60,7 @@ def alert_expiring(ctx: JobContext, kind: str) -> Mapping[str, int]:
         with items.attempt(str(asset.id)):
             for counter in _examine(ctx, items, asset):
                 counters[counter] += 1
+    items.forget_absent()
     return counters | {"errors": items.errors}
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, select, true, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from jobs.schema import job_items
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: What is wrong with one item. Everything else ends the job: a deadlock takes savepoints along.
 ITEM_ERRORS: Final = (ValueError, TypeError, LookupError, DataError, IntegrityError)
 _DETAIL_LIMIT: Final = 500
+_EVERY: Final = true()
 
 _State = tuple[str, datetime]
 
@@ -78,10 +79,17 @@ class Items:
         self._before.setdefault(key, known)
         self._keep(key, known, state="done", attempts=1, detail=None)
 
+    def forget_absent(self, kind: ColumnElement[bool] = _EVERY) -> None:
+        """Forget the items that failed earlier and did not come up in this run: they are gone.
+
+        For a job that has looked at all of its items; the health check would else be warned of
+        what was deleted or cancelled for ever. ``kind`` leaves out items of other kinds.
+        """
+        earlier = and_(self._is_failed(), job_items.c.slot < self._ctx.slot, kind)
+        self._ctx.connection.execute(delete(job_items).where(earlier))
+
     def _failed(self) -> dict[str, _State | None]:
-        failed = select(job_items.c.item, job_items.c.slot).where(
-            job_items.c.job == self._ctx.job, job_items.c.state == "error"
-        )
+        failed = select(job_items.c.item, job_items.c.slot).where(self._is_failed())
         return {row.item: ("error", row.slot) for row in self._ctx.connection.execute(failed)}
 
     def _state(self, key: str) -> _State | None:
@@ -116,6 +124,9 @@ class Items:
     def _forget(self, key: str) -> None:
         self._ctx.connection.execute(delete(job_items).where(self._is(key)))
         self._known[key] = None
+
+    def _is_failed(self) -> ColumnElement[bool]:
+        return and_(job_items.c.job == self._ctx.job, job_items.c.state == "error")
 
     def _is(self, key: str) -> ColumnElement[bool]:
         return and_(job_items.c.job == self._ctx.job, job_items.c.item == key)

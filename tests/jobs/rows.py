@@ -47,7 +47,7 @@ def event(created_at: datetime, action: str = "login") -> dict[str, Any]:
     return {"action": action, "entity": "user:1", "created_at": created_at}
 
 
-def notice(created_at: datetime, user_id: int = 1) -> dict[str, Any]:
+def notice(created_at: datetime, user_id: int = 1, **values: Any) -> dict[str, Any]:
     return {
         "user_id": user_id,
         "kind": "news",
@@ -55,6 +55,7 @@ def notice(created_at: datetime, user_id: int = 1) -> dict[str, Any]:
         "body": "…",
         "state": "new",
         "created_at": created_at,
+        **values,
     }
 
 

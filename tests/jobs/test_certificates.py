@@ -212,6 +212,18 @@ def test_an_error_is_forgotten_when_the_date_is_there(tenant: TenantDatabase) ->
     assert tenant.rows(job_items) == []
 
 
+def test_the_error_of_a_certificate_that_is_cancelled_is_forgotten(
+    tenant: TenantDatabase,
+) -> None:
+    tenant.add(expiring_assets, certificate(None, id=1))
+    tenant.run(JOB)
+    with tenant.engine.begin() as connection:
+        connection.execute(update(expiring_assets).values(cancelled_at=S))
+
+    assert tenant.run(JOB, slot=S + timedelta(days=1)) == NOTHING
+    assert tenant.rows(job_items) == []
+
+
 def test_the_owner_is_told_and_nobody_else(tenant: TenantDatabase) -> None:
     tenant.add(users, admin(id=1), user(id=2, email="owner@example.org"))
     tenant.add(expiring_assets, certificate(1, owner_id=2))

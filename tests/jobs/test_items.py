@@ -137,3 +137,23 @@ def test_only_the_marks_that_are_asked_for_are_read(tenant: TenantDatabase) -> N
 
     # Those that failed at once, and one statement for each key that is not among them.
     assert len(read) == 3
+
+
+def test_what_failed_and_did_not_come_up_again_is_forgotten(tenant: TenantDatabase) -> None:
+    later = S + timedelta(hours=1)
+    keys = ("1", "2", "3:4")
+    tenant.add(job_items, *(job_item(job=JOB, item=key, slot=S) for key in keys))
+    tenant.add(job_items, job_item(job=JOB, item="5", slot=S, state="done"))
+    tenant.add(job_items, job_item(job="other", item="6", slot=S))
+    with tenant.context(JOB) as ctx:
+        Items(ctx).forget_absent()
+    assert len(tenant.rows(job_items)) == 5
+
+    with tenant.context(JOB, slot=later) as ctx:
+        items = Items(ctx)
+        with items.attempt("1"):
+            int("still wrong")
+        items.forget_absent(~job_items.c.item.contains(":"))
+        assert items.errors == 1
+
+    assert [row["item"] for row in tenant.rows(job_items)] == ["1", "3:4", "5", "6"]
