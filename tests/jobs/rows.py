@@ -134,3 +134,14 @@ def rate_limit(expires_at: datetime) -> dict[str, Any]:
 
 def asset(kind: str, **values: Any) -> dict[str, Any]:
     return {"kind": kind, "name": "Zoë 李 🎁", "auto_renew": False, **values}
+
+
+def participant(exchange_id: int, **values: Any) -> dict[str, Any]:
+    number = next(_numbers)
+    return {
+        "exchange_id": exchange_id,
+        "name": "Zoë 李 🎁",
+        "email": f"guest{number}@example.org",
+        "reminder_enabled": True,
+        **values,
+    }
