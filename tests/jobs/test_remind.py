@@ -155,6 +155,12 @@ def test_an_exchange_may_have_days_of_its_own(tenant: TenantDatabase, own, remin
     assert len(tenant.rows(outbox)) == len(reminded)
 
 
+def test_a_day_that_is_given_twice_counts_once(tenant: TenantDatabase) -> None:
+    tenant.add(exchanges, matched(id=1, reminder_days=[7, 7]))
+
+    assert tenant.run(JOB, slot=S + timedelta(seconds=3601))["missed"] == 1
+
+
 def test_the_usual_days_can_be_set(tenant: TenantDatabase) -> None:
     tenant.add(exchanges, matched(id=1, exchange_at=ago(days=-10)))
 
