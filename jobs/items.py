@@ -47,6 +47,7 @@ class Items:
         """Do one item, in a savepoint: what is wrong with it is kept, and the job goes on.
 
         Keys are made of ids and instants, never of names: MySQL takes ``a`` and ``A`` for equal.
+        One attempt ends before another begins.
         """
         self._before = {}
         try:

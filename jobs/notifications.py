@@ -13,6 +13,7 @@ from cronrunner import Option, job
 from jobs.batches import ids_in_batches
 from jobs.items import Items
 from jobs.local_time import time_zone
+from jobs.measures import count_rows
 from jobs.outbox import enqueue
 from jobs.schema import notifications as notices
 from jobs.schema import users
@@ -84,7 +85,7 @@ def _unwanted(ctx: JobContext) -> ColumnElement[bool]:
 def _wanted(ctx: JobContext, *, digest: bool) -> ColumnElement[bool]:
     """Choose what is left for users who want a digest, or for those who do not."""
     readers = select(users.c.id).where(users.c.digest.is_(digest))
-    return and_(_new(ctx), notices.c.user_id.in_(readers))
+    return and_(_new(ctx), notices.c.read_at.is_(None), notices.c.user_id.in_(readers))
 
 
 def _settle(ctx: JobContext, condition: ColumnElement[bool], state: str) -> int:
@@ -107,8 +108,8 @@ def _single(ctx: JobContext) -> Iterator[int]:
 def _send_one(ctx: JobContext, notice_id: int) -> Counter[str]:
     # First its state: a notice that was read meanwhile is not sent.
     still_wanted = and_(_wanted(ctx, digest=False), notices.c.id == notice_id)
-    queued = update(notices).where(still_wanted, notices.c.read_at.is_(None))
-    if not ctx.connection.execute(queued.values(state="queued")).rowcount:
+    queued = update(notices).where(still_wanted).values(state="queued")
+    if not ctx.connection.execute(queued).rowcount:
         return Counter()
     chosen = select(notices.c.title, notices.c.body, users.c.email).join(users)
     notice = ctx.connection.execute(chosen.where(notices.c.id == notice_id)).one()
@@ -129,10 +130,10 @@ def _send_digest(ctx: JobContext, items: Items, user: Row[Any, Any, Any]) -> Cou
     local = ctx.slot.astimezone(time_zone(user.timezone or ctx.tenant.timezone))
     waiting = and_(_wanted(ctx, digest=True), notices.c.user_id == user.id)
     key = f"digest:{user.id}:{local.date().isoformat()}"
+    if local.hour < ctx.options["digest_hour"] or items.is_done(key):
+        return Counter(waiting=count_rows(ctx, waiting))
     chosen = select(notices.c.title).where(waiting).order_by(notices.c.created_at, notices.c.id)
     titles = ctx.connection.scalars(chosen).all()
-    if local.hour < ctx.options["digest_hour"] or items.is_done(key):
-        return Counter(waiting=len(titles))
     queued = _settle(ctx, waiting, "queued")
     subject = "1 notice" if len(titles) == 1 else f"{len(titles)} notices"
     is_new = enqueue(ctx, key, "email", user.email, subject, "\n".join(titles))
