@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from jobs.outbox import enqueue, is_address
 from jobs.schema import users
@@ -22,16 +23,35 @@ class Recipient(NamedTuple):
 
 def admins(ctx: JobContext) -> list[Recipient]:
     """Return the active administrators who have a usable e-mail address, by id."""
-    chosen = select(users.c.id, users.c.email).where(
-        users.c.status == "active", users.c.role == "admin"
+    return _active(ctx, users.c.role == "admin")
+
+
+def leaders(ctx: JobContext) -> list[Recipient]:
+    """Return the active administrators and managers who have a usable address, by id."""
+    return _active(ctx, users.c.role.in_(["admin", "manager"]))
+
+
+def responsible(ctx: JobContext, user_id: int | None) -> list[Recipient]:
+    """Return the user, or the administrators when there is none who can be written to."""
+    own = [] if user_id is None else _active(ctx, users.c.id == user_id)
+    return own or admins(ctx)
+
+
+def tell(
+    ctx: JobContext, recipients: Iterable[Recipient], key: str, subject: str, body: str
+) -> int:
+    """Queue one e-mail to each of ``recipients``; return how many were new."""
+    return sum(
+        enqueue(ctx, f"{key}:{each.id}", "email", each.email, subject, body) for each in recipients
     )
-    found = ctx.connection.execute(chosen.order_by(users.c.id))
-    return [Recipient(id=row.id, email=row.email) for row in found if is_address(row.email)]
 
 
 def tell_admins(ctx: JobContext, key: str, subject: str, body: str) -> int:
     """Queue one e-mail to each administrator; return how many were new."""
-    return sum(
-        enqueue(ctx, f"{key}:{admin.id}", "email", admin.email, subject, body)
-        for admin in admins(ctx)
-    )
+    return tell(ctx, admins(ctx), key, subject, body)
+
+
+def _active(ctx: JobContext, condition: ColumnElement[bool]) -> list[Recipient]:
+    chosen = select(users.c.id, users.c.email).where(users.c.status == "active", condition)
+    found = ctx.connection.execute(chosen.order_by(users.c.id))
+    return [Recipient(id=row.id, email=row.email) for row in found if is_address(row.email)]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, and_, delete, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, insert, select, true, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from jobs.schema import job_items
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 #: What is wrong with one item. Everything else ends the job: a deadlock takes savepoints along.
 ITEM_ERRORS: Final = (ValueError, TypeError, LookupError, DataError, IntegrityError)
 _DETAIL_LIMIT: Final = 500
+_EVERY: Final = true()
 
 _State = tuple[str, datetime]
-_UNKNOWN: Final[_State] = ("", datetime.min.replace(tzinfo=UTC))
 
 
 class Items:
@@ -36,13 +36,9 @@ class Items:
         #: How many items have failed in this run of the job.
         self.errors = 0
         self._ctx = ctx
-        found = ctx.connection.execute(
-            select(job_items.c.item, job_items.c.state, job_items.c.slot).where(
-                job_items.c.job == ctx.job
-            )
-        ).all()
-        #: State and slot by item.
-        self._known: dict[str, _State] = {row.item: (row.state, row.slot) for row in found}
+        #: State and slot by item: of those that failed, and of those that were asked for. A
+        #: year's marks would be many times what one run looks at.
+        self._known = self._failed()
         #: What was known of the items that the attempt in progress has marked.
         self._before: dict[str, _State | None] = {}
 
@@ -51,6 +47,7 @@ class Items:
         """Do one item, in a savepoint: what is wrong with it is kept, and the job goes on.
 
         Keys are made of ids and instants, never of names: MySQL takes ``a`` and ``A`` for equal.
+        One attempt ends before another begins.
         """
         self._before = {}
         try:
@@ -63,26 +60,48 @@ class Items:
             self._ctx.log.warning("item.failed", item=key, error=type(error).__name__)
             self._keep_error(key, error)
         else:
-            if self._known.get(key, _UNKNOWN)[0] == "error":
+            state = self._known.get(key)
+            if state is not None and state[0] == "error":
                 self._forget(key)
 
     def is_done(self, key: str) -> bool:
         """Tell whether ``key`` was marked, by this slot or an earlier one."""
-        return self._known.get(key, _UNKNOWN)[0] == "done"
+        state = self._state(key)
+        return state is not None and state[0] == "done"
 
     def is_done_at_slot(self, key: str) -> bool:
         """Tell whether ``key`` was marked by this slot or a later one."""
-        state, slot = self._known.get(key, _UNKNOWN)
-        return state == "done" and not slot < self._ctx.slot
+        state = self._state(key)
+        return state is not None and state[0] == "done" and not state[1] < self._ctx.slot
 
     def mark(self, key: str) -> None:
         """Remember that ``key`` is done, as of this slot."""
-        known = self._known.get(key)
+        known = self._state(key)
         self._before.setdefault(key, known)
         self._keep(key, known, state="done", attempts=1, detail=None)
 
+    def forget_absent(self, kind: ColumnElement[bool] = _EVERY) -> None:
+        """Forget the items that failed earlier and did not come up in this run: they are gone.
+
+        For a job that has looked at all of its items; the health check would else be warned of
+        what was deleted or cancelled for ever. ``kind`` leaves out items of other kinds.
+        """
+        earlier = and_(self._is_failed(), job_items.c.slot < self._ctx.slot, kind)
+        self._ctx.connection.execute(delete(job_items).where(earlier))
+
+    def _failed(self) -> dict[str, _State | None]:
+        failed = select(job_items.c.item, job_items.c.slot).where(self._is_failed())
+        return {row.item: ("error", row.slot) for row in self._ctx.connection.execute(failed)}
+
+    def _state(self, key: str) -> _State | None:
+        if key not in self._known:
+            kept = select(job_items.c.state, job_items.c.slot).where(self._is(key))
+            row = self._ctx.connection.execute(kept).one_or_none()
+            self._known[key] = None if row is None else (row.state, row.slot)
+        return self._known[key]
+
     def _keep_error(self, key: str, error: Exception) -> None:
-        known = self._known.get(key)
+        known = self._state(key)
         text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         detail = shorten(f"{type(error).__name__}: {text}", _DETAIL_LIMIT)
         attempts: Any = 1
@@ -101,14 +120,14 @@ class Items:
         self._known[key] = (state, self._ctx.slot)
 
     def _take_back_marks(self) -> None:
-        for key, known in self._before.items():
-            self._known.pop(key)
-            if known is not None:
-                self._known[key] = known
+        self._known |= self._before
 
     def _forget(self, key: str) -> None:
         self._ctx.connection.execute(delete(job_items).where(self._is(key)))
-        self._known.pop(key)
+        self._known[key] = None
+
+    def _is_failed(self) -> ColumnElement[bool]:
+        return and_(job_items.c.job == self._ctx.job, job_items.c.state == "error")
 
     def _is(self, key: str) -> ColumnElement[bool]:
         return and_(job_items.c.job == self._ctx.job, job_items.c.item == key)

@@ -18,9 +18,39 @@ class Window(NamedTuple):
     end: datetime
 
 
+def time_zone(name: str) -> ZoneInfo:
+    """Return the zone of an IANA name. Raises ``ValueError`` when there is none of that name."""
+    try:
+        return ZoneInfo(name)
+    # OSError: the name of a folder of zones, such as America.
+    except (LookupError, ValueError, OSError) as error:
+        msg = f"expected a time zone such as Europe/Berlin, got {name!r}"
+        raise ValueError(msg) from error
+
+
 def local_date(moment: datetime, zone: str) -> date:
     """Return the date that the calendar on the wall shows at ``moment``."""
-    return moment.astimezone(ZoneInfo(zone)).date()
+    try:
+        return moment.astimezone(time_zone(zone)).date()
+    except OverflowError:
+        # 9999-12-31 stands for never, and there is no day after it.
+        return moment.date()
+
+
+def days_before(moment: datetime, days: int, zone: str) -> datetime:
+    """Return when clocks on the wall showed the time that they show at ``moment``, days earlier.
+
+    Those days last as long as they last: over a change of the clocks the distance is not a
+    multiple of 24 hours. Raises ``ValueError`` for a zone that does not exist, and for a day
+    that no calendar has.
+    """
+    there = time_zone(zone)
+    try:
+        wall = moment.astimezone(there) - timedelta(days=days)
+        return wall.replace(fold=0).astimezone(UTC)
+    except OverflowError as error:
+        msg = f"expected a day from year 1 to year 9999, got {days} days before another"
+        raise ValueError(msg) from error
 
 
 def local_day(day: date, zone: str) -> Window:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from cronrunner import Option, job
 from jobs.audience import tell_admins
+from jobs.filing import file_report, is_filed
 from jobs.health import PROBES, Finding, Health, examine
 from jobs.schema import reports
 
@@ -46,12 +47,12 @@ def health_check(ctx: JobContext) -> Mapping[str, int]:
     """
     counters = {"ok": 0, "warning": 0, "fail": 0, "alerts": 0, "existing": 0, "errors": 0}
     period = ctx.slot.strftime(_PERIOD)
-    if _has_report(ctx, period):
+    if is_filed(ctx, "health", period):
         return counters | {"existing": 1}
     was = _previous(ctx)
     findings = examine(ctx, _components(ctx))
     found = max(finding.health for finding in findings.values())
-    _keep_report(ctx, period, found, findings)
+    file_report(ctx, "health", period, _summary(found, findings), _body(findings))
     if ctx.options["alert_on_failure"] and (was is Health.FAIL) != (found is Health.FAIL):
         counters["alerts"] = _alert(ctx, period, found, findings)
     return counters | Counter(finding.health.name.lower() for finding in findings.values())
@@ -62,11 +63,6 @@ def _components(ctx: JobContext) -> list[str]:
     return [name for name in PROBES if name in wanted or "all" in wanted]
 
 
-def _has_report(ctx: JobContext, period: str) -> bool:
-    known = select(reports.c.id).where(reports.c.kind == "health", reports.c.period_key == period)
-    return ctx.connection.scalar(known) is not None
-
-
 def _previous(ctx: JobContext) -> Health:
     """Return what the report before this one found; a tenant without one was well."""
     earlier = select(reports.c.summary).where(reports.c.kind == "health", reports.c.slot < ctx.slot)
@@ -74,25 +70,14 @@ def _previous(ctx: JobContext) -> Health:
     return Health[summary["status"].upper()] if summary else Health.OK
 
 
-def _keep_report(
-    ctx: JobContext, period: str, found: Health, findings: Mapping[str, Finding]
-) -> None:
-    summary = {
+def _summary(found: Health, findings: Mapping[str, Finding]) -> dict[str, Any]:
+    return {
         "status": found.name.lower(),
         "components": {
             component: {"status": finding.health.name.lower(), "detail": finding.detail}
             for component, finding in findings.items()
         },
     }
-    report = {
-        "kind": "health",
-        "period_key": period,
-        "slot": ctx.slot,
-        "summary": summary,
-        "body": _body(findings),
-        "created_at": ctx.slot,
-    }
-    ctx.connection.execute(insert(reports).values(report))
 
 
 def _alert(ctx: JobContext, period: str, found: Health, findings: Mapping[str, Finding]) -> int:

@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, func, insert, select, true, update
+from sqlalchemy import insert, select, update
 
 from cronrunner import Option, job
-from jobs.local_time import Window, local_date, local_day
-from jobs.schema import audit_log, exchanges, metric_values, notifications, outbox, work_items
+from jobs.local_time import local_date, local_day
+from jobs.measures import MEASURES, count
+from jobs.schema import metric_values
 
 if TYPE_CHECKING:
     from cronrunner import JobContext
-
-
-class Measure(NamedTuple):
-    """What is counted: the rows that meet a condition, on the day that ``dated_by`` gives."""
-
-    dated_by: ColumnElement[object]
-    condition: ColumnElement[bool] = true()
-
-
-_IS_ACTION: Final = work_items.c.kind == "action"
-_IS_CASE: Final = work_items.c.kind == "case"
-
-MEASURES: Final[Mapping[str, Measure]] = {
-    # Not from user_sessions, which are deleted before the day is counted.
-    "logins": Measure(audit_log.c.created_at, audit_log.c.action == "login"),
-    "actions_opened": Measure(work_items.c.opened_at, _IS_ACTION),
-    "actions_closed": Measure(work_items.c.closed_at, _IS_ACTION),
-    "cases_opened": Measure(work_items.c.opened_at, _IS_CASE),
-    "cases_closed": Measure(work_items.c.closed_at, _IS_CASE),
-    "notifications_created": Measure(notifications.c.created_at),
-    "messages_sent": Measure(outbox.c.sent_at),
-    "audit_events": Measure(audit_log.c.created_at),
-    "exchanges_completed": Measure(exchanges.c.completed_at),
-}
-"""Each metric that is kept for each day."""
 
 
 @job(
@@ -61,7 +37,7 @@ def aggregate_metrics(ctx: JobContext) -> Mapping[str, int]:
         window = local_day(day, ctx.tenant.timezone)
         counters["days"] += 1
         for metric, measure in MEASURES.items():
-            value = _count(ctx, measure, window)
+            value = count(ctx, measure, window)
             counters[_keep(ctx, metric, day, value, known.get(metric))] += 1
     return counters
 
@@ -81,13 +57,6 @@ def _known(ctx: JobContext, day: date) -> dict[str, int]:
         metric_values.c.bucket == day.isoformat()
     )
     return {row.metric: row.value for row in ctx.connection.execute(kept)}
-
-
-def _count(ctx: JobContext, measure: Measure, window: Window) -> int:
-    counted = select(func.count()).where(
-        measure.dated_by >= window.start, measure.dated_by < window.end, measure.condition
-    )
-    return ctx.connection.scalar(counted) or 0
 
 
 def _keep(ctx: JobContext, metric: str, day: date, value: int, known: int | None) -> str:

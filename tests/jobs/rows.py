@@ -47,7 +47,7 @@ def event(created_at: datetime, action: str = "login") -> dict[str, Any]:
     return {"action": action, "entity": "user:1", "created_at": created_at}
 
 
-def notice(created_at: datetime, user_id: int = 1) -> dict[str, Any]:
+def notice(created_at: datetime, user_id: int = 1, **values: Any) -> dict[str, Any]:
     return {
         "user_id": user_id,
         "kind": "news",
@@ -55,6 +55,7 @@ def notice(created_at: datetime, user_id: int = 1) -> dict[str, Any]:
         "body": "…",
         "state": "new",
         "created_at": created_at,
+        **values,
     }
 
 
@@ -128,4 +129,19 @@ def rate_limit(expires_at: datetime) -> dict[str, Any]:
         "window_start": ago(days=2),
         "hits": 3,
         "expires_at": expires_at,
+    }
+
+
+def asset(kind: str, **values: Any) -> dict[str, Any]:
+    return {"kind": kind, "name": "Zoë 李 🎁", "auto_renew": False, **values}
+
+
+def participant(exchange_id: int, **values: Any) -> dict[str, Any]:
+    number = next(_numbers)
+    return {
+        "exchange_id": exchange_id,
+        "name": "Zoë 李 🎁",
+        "email": f"guest{number}@example.org",
+        "reminder_enabled": True,
+        **values,
     }

@@ -3,12 +3,12 @@
 from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.exc import OperationalError
 
 from jobs.items import Items
 from jobs.schema import job_items, rate_limits
-from tests.jobs.rows import rate_limit
+from tests.jobs.rows import job_item, rate_limit
 from tests.jobs.tenant import S, TenantDatabase
 
 JOB = "operations.health_check"
@@ -114,3 +114,46 @@ def test_an_error_of_the_database_that_is_no_fault_of_the_item_ends_the_job(
 
     assert tenant.rows(job_items) == []
     assert tenant.rows(rate_limits) == []
+
+
+def test_only_the_marks_that_are_asked_for_are_read(tenant: TenantDatabase) -> None:
+    tenant.add(job_items, *(job_item(job=JOB, item=f"old:{n}", state="done") for n in range(5)))
+    tenant.add(job_items, job_item(job=JOB, item="bad"))
+    read: list[str] = []
+
+    def count(_connection, _cursor, statement, *_rest) -> None:
+        if "FROM job_items" in statement:
+            read.append(statement)
+
+    event.listen(tenant.engine, "before_cursor_execute", count)
+    try:
+        with tenant.context(JOB) as ctx:
+            items = Items(ctx)
+            assert [items.is_done(key) for key in ("old:3", "bad", "old:3", "none")] == [
+                True, False, True, False,
+            ]  # fmt: skip
+    finally:
+        event.remove(tenant.engine, "before_cursor_execute", count)
+
+    # Those that failed at once, and one statement for each key that is not among them.
+    assert len(read) == 3
+
+
+def test_what_failed_and_did_not_come_up_again_is_forgotten(tenant: TenantDatabase) -> None:
+    later = S + timedelta(hours=1)
+    keys = ("1", "2", "3:4")
+    tenant.add(job_items, *(job_item(job=JOB, item=key, slot=S) for key in keys))
+    tenant.add(job_items, job_item(job=JOB, item="5", slot=S, state="done"))
+    tenant.add(job_items, job_item(job="other", item="6", slot=S))
+    with tenant.context(JOB) as ctx:
+        Items(ctx).forget_absent()
+    assert len(tenant.rows(job_items)) == 5
+
+    with tenant.context(JOB, slot=later) as ctx:
+        items = Items(ctx)
+        with items.attempt("1"):
+            int("still wrong")
+        items.forget_absent(~job_items.c.item.contains(":"))
+        assert items.errors == 1
+
+    assert [row["item"] for row in tenant.rows(job_items)] == ["1", "3:4", "5", "6"]

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from jobs.local_time import local_date, local_day
+from jobs.local_time import days_before, local_date, local_day, time_zone
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,47 @@ def test_days_follow_each_other_without_a_gap() -> None:
     second = local_day(date(2026, 3, 29), "Europe/Berlin")
 
     assert first.end == second.start
+
+
+@pytest.mark.parametrize(
+    ("zone", "moment", "days", "before"),
+    [
+        # Clocks go forward on 2026-03-08, and back on 2025-11-02.
+        ("America/New_York", "2026-03-10T22:00", 3, "2026-03-07T23:00"),
+        ("America/New_York", "2025-11-05T23:00", 7, "2025-10-29T22:00"),
+        ("Europe/Berlin", "2026-03-30T10:00", 1, "2026-03-29T10:00"),
+        ("Europe/Berlin", "2026-03-30T10:00", 2, "2026-03-28T11:00"),
+        ("Australia/Lord_Howe", "2026-04-06T00:00", 1, "2026-04-05T00:00"),
+        ("Australia/Lord_Howe", "2026-04-06T00:00", 2, "2026-04-03T23:30"),
+        # At half past two nobody's clock was there on 2026-03-29: it is the hour after.
+        ("Europe/Berlin", "2026-03-30T00:30", 1, "2026-03-29T01:30"),
+        # And twice on 2025-10-26: it is the first.
+        ("Europe/Berlin", "2025-10-27T01:30", 1, "2025-10-26T00:30"),
+        # The second half past two of that day itself, a day earlier.
+        ("Europe/Berlin", "2025-10-26T01:30", 1, "2025-10-25T00:30"),
+    ],
+)
+def test_days_earlier_the_clock_on_the_wall_shows_the_same(zone, moment, days, before) -> None:
+    found = days_before(datetime.fromisoformat(f"{moment}Z"), days, zone)
+
+    assert found == datetime.fromisoformat(f"{before}Z")
+    assert found.tzinfo is UTC
+
+
+def test_there_is_no_day_before_the_first() -> None:
+    with pytest.raises(ValueError, match="9999999 days before"):
+        days_before(datetime(2026, 3, 1, tzinfo=UTC), 9999999, "UTC")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Mars/Olympus", "America", "../etc/passwd", "Europe/Berlin\0"]
+)
+def test_a_zone_that_does_not_exist_is_a_bad_value(name) -> None:
+    with pytest.raises(ValueError, match="expected a time zone"):
+        time_zone(name)
+
+
+def test_no_day_comes_after_the_last() -> None:
+    never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+    assert local_date(never, "Pacific/Kiritimati") == date(9999, 12, 31)
