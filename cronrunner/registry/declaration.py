@@ -82,8 +82,8 @@ def job(
     ``cronrunner due`` does a slot that is up to ``catch_up`` late. ``timeout`` is a duration.
     ``retries`` is how often a transient failure is repeated; ``retry`` gives the whole policy
     instead. ``scope`` is ``"tenant"`` or ``"fleet"``. ``transaction`` is ``"tenant"`` (one
-    transaction, committed on return), ``"batch"`` or ``"none"`` (the job commits). ``tenants``
-    (globs) and ``labels`` say which tenants the job is for. ``options`` maps names to defaults,
+    transaction, committed on return), ``"batch"`` (each of ``ctx.batches`` is committed with its
+    checkpoint) or ``"none"`` (the job commits). ``tenants`` (globs) and ``labels`` say which tenants the job is for. ``options`` maps names to defaults,
     or to ``Option``s. ``prepare`` runs once before the fan-out and gives each execution its
     ``ctx.prepared``; ``summarize`` runs once after it.
     ``overlap`` says what is done while an earlier slot of the job is at work on the tenant:
