@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 
@@ -17,26 +19,31 @@ class Option:
     tenant, job, environment, default is the order of precedence.
     """
 
-    default: bool | int | float | str | tuple[Any, ...]
+    default: bool | int | float | str | tuple[Any, ...] | Mapping[str, Any]
     help: str = ""
     environment: str | None = None
     minimum: float | None = None
     maximum: float | None = None
-    #: The allowed values; for a list, of each of its members.
+    #: The allowed values; for a list, of each of its members; for a mapping, of each of its names.
     choices: tuple[Any, ...] = ()
+    #: Raises ``ValueError``, saying what was expected, for a value that is none. What it returns
+    #: is not looked at.
+    check: Callable[[Any], object] | None = None
 
     def read(self, raw: object) -> Any:  # noqa: ANN401 - one of the types of ``default``
         """Return ``raw`` as this option's type.
 
         Text is accepted for every type, since that is what an environment variable and the
         command line give; a list is then separated by commas and an empty one means the
-        default. Raises ``ValueError`` saying what was expected.
+        default, and a mapping is JSON. Raises ``ValueError`` saying what was expected.
         """
         value = self._canonical(_read_option(self.default, raw))
         if self.default != () and value == ():
             return self.default
-        for member in value if isinstance(value, tuple) else (value,):
-            self._check(member)
+        for member in _members(value):
+            self._bound(member)
+        if self.check is not None:
+            _ask(self.check, value)
         return value
 
     def _canonical(self, value: Any) -> Any:  # noqa: ANN401 - one of the types of ``default``
@@ -46,7 +53,7 @@ class Option:
             return tuple(known.get(str(each).lower(), each) for each in value)
         return known.get(value.lower(), value) if isinstance(value, str) else value
 
-    def _check(self, value: Any) -> None:  # noqa: ANN401 - one of the types of ``default``
+    def _bound(self, value: Any) -> None:  # noqa: ANN401 - one of the types of ``default``
         if self.choices and value not in self.choices:
             expected = "one of " + ", ".join(map(str, self.choices))
         elif self.minimum is not None and value < self.minimum:
@@ -57,6 +64,22 @@ class Option:
             return
         msg = f"expected {expected}, got {value!r}"
         raise ValueError(msg)
+
+
+def _members(value: Any) -> Iterable[Any]:  # noqa: ANN401 - one of the types of ``default``
+    """Return what bounds and choices are about; the names of a mapping."""
+    return value if isinstance(value, tuple | Mapping) else (value,)
+
+
+def _ask(check: Callable[[Any], object], value: Any) -> None:  # noqa: ANN401 - as above
+    try:
+        check(value)
+    except ValueError:
+        raise
+    except Exception as error:
+        # What the author did not think of is an answer as well, and keeps nobody else from one.
+        msg = f"its check failed with {type(error).__name__}: {error}"
+        raise ValueError(msg) from error
 
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
@@ -77,6 +100,8 @@ def _read_option(default: object, raw: object) -> Any:  # noqa: ANN401 - as ``de
             found, expected = _read_float(raw), "a number"
         case str():
             found, expected = text, "text"
+        case Mapping():
+            found, expected = _read_mapping(raw, text), "a mapping of names to values"
         case _:
             found, expected = _read_list(raw, text), "a list"
     if found is None:
@@ -112,3 +137,15 @@ def _read_list(raw: object, text: str | None) -> tuple[Any, ...] | None:
     if text is not None:
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return tuple(raw) if isinstance(raw, Sequence) else None
+
+
+def _read_mapping(raw: object, text: str | None) -> Mapping[str, Any] | None:
+    if text is not None:
+        try:
+            raw = json.loads(text)
+        except ValueError:
+            return None
+    if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
+        return None
+    # Jobs on all tenants are given the same one.
+    return MappingProxyType(dict(raw))

@@ -239,7 +239,7 @@ def _options(declared: Mapping[str, Any]) -> Mapping[str, Option]:
 def _default(value: object) -> Any:  # noqa: ANN401 - one of the types an option may have
     if isinstance(value, list):
         return tuple(value)
-    if isinstance(value, bool | int | float | str | tuple):
+    if isinstance(value, bool | int | float | str | tuple | Mapping):
         return value
-    msg = f"expected a bool, number, text or list as default, got {value!r}"
+    msg = f"expected a bool, number, text, list or mapping as default, got {value!r}"
     raise ValueError(msg)

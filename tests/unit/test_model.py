@@ -238,6 +238,24 @@ def test_an_option_is_read_as_the_type_of_its_default(
     assert type(found) is type(value)
 
 
+def test_a_mapping_is_read_from_yaml_and_from_json_and_nobody_changes_it() -> None:
+    option = Option({"a": 1})
+
+    assert option.read({"b": [2]}) == option.read('{"b": [2]}') == {"b": [2]}
+    with pytest.raises(TypeError):
+        option.read({"b": 2})["b"] = 3
+
+
+def _even(value: str) -> str:
+    if len(value) % 2:
+        raise ValueError(f"expected an even number of letters, got {value!r}")
+    return value
+
+
+def _all_even(values: tuple[str, ...]) -> list[str]:
+    return [_even(value) for value in values]
+
+
 @pytest.mark.parametrize(
     ("option", "raw", "expected"),
     [
@@ -255,12 +273,27 @@ def test_an_option_is_read_as_the_type_of_its_default(
         (Option(30, maximum=40), "41", "expected at most 40, got 41"),
         (Option("x", choices=("x", "y")), "z", "expected one of x, y, got 'z'"),
         (Option(("x",), choices=("x", "y")), "x,z", "expected one of x, y, got 'z'"),
+        (Option({"a": 1}), "a", "expected a mapping of names to values, got 'a'"),
+        (Option({"a": 1}), "[1]", "expected a mapping of names to values, got '[1]'"),
+        (Option({"a": 1}), {1: "a"}, "expected a mapping of names to values, got {1: 'a'}"),
+        (Option({"a": 1}, choices=("a", "b")), {"c": 1}, "expected one of a, b, got 'c'"),
+        (Option("even", check=_even), "odd", "expected an even number of letters, got 'odd'"),
+        (
+            Option(("even",), check=_all_even),
+            "even,odd",
+            "expected an even number of letters, got 'odd'",
+        ),
+        (
+            Option({"a": "even"}, check=lambda value: _even(value["a"])),
+            {"b": "even"},
+            "its check failed with KeyError: 'a'",
+        ),
     ],
 )
 def test_what_an_option_cannot_be_is_refused_with_what_was_expected(
     option: Option, raw: object, expected: str
 ) -> None:
-    with pytest.raises(ValueError, match="expected") as caught:
+    with pytest.raises(ValueError) as caught:
         option.read(raw)
 
     assert str(caught.value) == expected

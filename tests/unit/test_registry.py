@@ -164,6 +164,10 @@ def test_a_file_that_was_interrupted_by_its_user_is_not_broken(find: Find) -> No
             "options: days: its default: expected at least 5, got 3",
         ),
         (
+            "options={'days': Option({'a': 1}, choices=('b',))}",
+            "options: days: its default: expected one of b, got 'a'",
+        ),
+        (
             "scope='fleet', timezone='tenant'",
             "timezone: expected an IANA name for a job of fleet scope, which has no tenant, got 'tenant'",
         ),
@@ -181,7 +185,7 @@ def test_a_file_that_was_interrupted_by_its_user_is_not_broken(find: Find) -> No
         ("options=[1]", "options: expected a mapping of names to values, got [1]"),
         (
             "options={'a': None}",
-            "options: expected a bool, number, text or list as default, got None",
+            "options: expected a bool, number, text, list or mapping as default, got None",
         ),
         ("prepare='x'", "prepare: expected a function, got 'x'"),
         ("summarize=1", "summarize: expected a function, got 1"),
