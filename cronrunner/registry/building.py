@@ -45,8 +45,8 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
 ) -> Job | list[Problem]:
     """Turn a declaration into a job, or into all that is wrong with it."""
     texts: list[str] = []
-    if inspect.iscoroutinefunction(call):
-        texts.append("expected a plain function, got async def; asyncio.run() calls one in a job")
+    if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
+        texts.append("expected a function that returns, got one that yields")
 
     def take(label: str, read: Callable[[], T], fallback: T) -> T:
         try:

@@ -208,10 +208,15 @@ def test_a_name_that_cannot_be_a_jobs_is_refused(find: Find, name: str) -> None:
     assert "name: expected letters, digits, _ and dots, at most 80 long" in problem
 
 
-def test_a_coroutine_is_no_job_yet(find: Find) -> None:
-    (problem,) = problems(find(a="@job\nasync def x(ctx): ...\n"))
+def test_a_coroutine_is_a_job(find: Find) -> None:
+    assert only(find(a="@job\nasync def x(ctx): ...\n")).name == "a.x"
 
-    assert problem.startswith("a.py:2: job a.x: expected a plain function, got async def")
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_function_that_yields_is_no_job(find: Find, kind: str) -> None:
+    (problem,) = problems(find(a=f"@job\n{kind} x(ctx):\n    yield\n"))
+
+    assert problem == "a.py:2: job a.x: expected a function that returns, got one that yields"
 
 
 def test_all_mistakes_of_a_file_are_reported_together(find: Find) -> None:
