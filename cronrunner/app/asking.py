@@ -55,6 +55,8 @@ def _meant(
     redact: Callable[[str], str],
 ) -> list[tuple[str, str]]:
     """Return the options that a name stands for, if all of them can have the value."""
+    if redact(value) != value:
+        _refuse(name, "the value is a secret, and a command line is kept; use the environment")
     pattern, _, option = name.rpartition(".")
     if not pattern and not named:
         _refuse(name, f"name the jobs that it is for, or write JOB.{option}={value}")
@@ -67,8 +69,6 @@ def _meant(
     if not declaring:
         known = [each for job in wanted for each in job.options]
         _refuse(name, f"{_names(wanted)} no option {option!r}; {nearest(option, known)}")
-    if redact(value) != value:
-        _refuse(name, "the value is a secret, and a command line is kept; use the environment")
     wrong = [text for job in declaring if (text := _bad_value(job, option, value))]
     if wrong:
         raise ConfigError([Problem(text=f"--option {name}: {text}") for text in wrong])

@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, insert, make_url, select
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    NullPool,
+    String,
+    Table,
+    create_engine,
+    insert,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from cronrunner import JobContext, Tenant
@@ -138,6 +151,24 @@ def test_what_follows_the_last_batch_is_committed_with_the_end_of_the_job(engine
     ctx.finish(commit=False)
 
     assert committed(engine) == [1] * 10
+
+
+@pytest.mark.parametrize("engine", ["mariadb"], indirect=True)
+def test_rows_of_earlier_batches_are_no_longer_locked(engine: Engine) -> None:
+    other = create_engine(engine.url, poolclass=NullPool)
+    with other.begin() as connection:
+        # Of a table as small as ours the server would lock every row, whichever are changed.
+        connection.execute(insert(ITEMS), [{"id": n, "n": 0} for n in range(11, 2000)])
+    ctx = context(engine)
+    for ids in ctx.batches(ITEMS.c.id, where=ITEMS.c.id <= 10, size=5):
+        add(ctx, ids)
+        if 10 in ids:
+            with other.begin() as connection:
+                connection.execute(text("SET innodb_lock_wait_timeout = 1"))
+                connection.execute(ITEMS.update().where(ITEMS.c.id.in_([1, 5])).values(n=7))
+    ctx.finish(commit=True)
+
+    assert committed(engine) == [7, 1, 1, 1, 7, 1, 1, 1, 1, 1]
 
 
 def test_a_session_of_the_orm_takes_part_in_each_batch(engine: Engine) -> None:

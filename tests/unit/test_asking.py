@@ -55,7 +55,7 @@ def test_a_value_is_for_the_jobs_named_or_for_the_job_before_the_last_dot(
         ("days=0", ("a.x",), "job a.x: expected at least 1, got 0"),
         ("days=soon", ("a.x",), "job a.x: expected a whole number, got 'soon'"),
         ("b.z.days=3", ("a.x",), "job b.z is not run; name it as well"),
-        ("word=hunter2", ("a.x",), "the value is a secret, and a command line is kept;"),
+        ("word=hunter2", (), "the value is a secret, and a command line is kept;"),
     ],
 )
 def test_a_mistake_is_told(typed: str, named: tuple[str, ...], expected: str) -> None:

@@ -178,6 +178,10 @@ def test_a_file_that_was_interrupted_by_its_user_is_not_broken(find: Find) -> No
         ("scope='galaxy'", "scope: expected tenant or fleet, got 'galaxy'"),
         ("scope=5", "scope: expected tenant or fleet, got 5"),
         ("isolation='fork'", "isolation: expected thread or process, got 'fork'"),
+        (
+            "transaction='batch', scope='fleet'",
+            "transaction: expected tenant or none for a job of fleet scope, got 'batch'",
+        ),
         ("transaction='two'", "transaction: expected tenant or batch or none, got 'two'"),
         ("tenants=[1]", "tenants: expected a glob or a list of globs, got [1]"),
         ("tenants=1", "tenants: 'int' object is not iterable"),
