@@ -6,15 +6,17 @@ A context lives for one attempt. Its connection is the visit's only one; it belo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, CursorResult, Engine, bindparam, text
+from sqlalchemy import ColumnElement, Connection, CursorResult, Engine, bindparam, text
 
+from cronrunner.batching import Batching, keys_after
 from cronrunner.databases.columns import UtcDateTime
 from cronrunner.databases.dry import DryGuard
 from cronrunner.errors import (
+    BatchError,
     ConnectionBusyError,
     ConnectionClosedError,
     DeadlineError,
@@ -68,6 +70,7 @@ class JobContext:
         self._results = results
         self._connection: Connection | None = None
         self._sessions: list[Session] = []
+        self._batching: Batching | None = None
         self._guard: DryGuard | None = None
         if request.dry_run and engine is not None:
             self._guard = DryGuard(engine)
@@ -96,8 +99,9 @@ class JobContext:
     def connection(self) -> Connection:
         """A connection to the tenant's database, in a transaction unless the job has none.
 
-        Committed when the job returns and rolled back on any exception. Raises
-        ``NoTenantError`` in fleet-scope work.
+        Committed when the job returns and rolled back on any exception. With
+        ``transaction="batch"`` each batch is committed as well. Raises ``NoTenantError`` in
+        fleet-scope work.
         """
         if self._connection is None:
             engine = self._tenant_engine()
@@ -106,7 +110,45 @@ class JobContext:
             self._connection = engine.connect()
             if self._job.transaction is not Transaction.NONE:
                 self._connection.begin()
+            if self._job.transaction is Transaction.BATCH:
+                self._batching = self._open_batching(self._connection)
         return self._connection
+
+    def _open_batching(self, connection: Connection) -> Batching:
+        return Batching(
+            connection,
+            self._request.key,
+            clock=self._clock,
+            commit=self._commit_batch,
+            check=self.check,
+            dry_run=self.dry_run,
+        )
+
+    def batches(
+        self,
+        source: Any,  # noqa: ANN401 - a column, a mapped attribute, or a function
+        *,
+        where: ColumnElement[bool] | None = None,
+        size: int = 500,
+        name: str = "",
+        key: Callable[[Any], Any] = lambda member: member,
+    ) -> Iterator[Sequence[Any]]:
+        """Give the keys of rows in order, a list of at most ``size`` at a time.
+
+        Each pass of the loop is one transaction, committed with a checkpoint: an attempt after
+        one that was ended goes on behind the last batch that was committed. ``check`` is called
+        in between. ``source`` is a column of unique numbers or texts, such as the primary key;
+        ``where`` says which rows. Or it is a function that is given what the last batch ended
+        with (``None`` at first) and returns the next members; ``key`` is then what a member is
+        known by, which JSON can hold. Two of one job differ by their ``name``.
+
+        Raises ``BatchError`` unless the job has ``transaction="batch"``.
+        """
+        connection = self.connection
+        if self._batching is None:
+            raise BatchError
+        next_after = source if callable(source) else keys_after(connection, source, where, size)
+        return self._batching.over(next_after, name, key)
 
     @property
     def engine(self) -> Engine:
@@ -168,6 +210,8 @@ class JobContext:
                     rows = self._undo(connection, guard, commit=commit)
                 elif commit:
                     self._make_ready(connection)
+                    if self._batching is not None:
+                        self._batching.end()
                     connection.commit()
                 elif not connection.closed:
                     connection.rollback()
@@ -176,6 +220,18 @@ class JobContext:
         if guard is not None:
             guard.check()
         return rows
+
+    def _commit_batch(self) -> None:
+        """End a batch's transaction and begin the next one. A dry run has one for all."""
+        connection = self.connection
+        if self._guard is not None:
+            return
+        self._make_ready(connection)
+        for session in self._sessions:
+            # It takes part in the transaction that is ended here, and keeps nothing of it.
+            session.commit()
+        connection.commit()
+        connection.begin()
 
     def _make_ready(self, connection: Connection) -> None:
         """Do what comes before a commit."""

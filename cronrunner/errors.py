@@ -106,6 +106,10 @@ class NoTenantError(CronrunnerError):
     """A fleet-scope job has no tenant, and so no connection. Use scope="tenant"."""
 
 
+class BatchError(CronrunnerError):
+    """ctx.batches() commits each batch. Declare transaction="batch" for the job."""
+
+
 class CountersError(CronrunnerError):
     """A job returns None or a mapping of counter names to whole numbers."""
 

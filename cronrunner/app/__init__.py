@@ -283,7 +283,7 @@ class App:
             statistics=statistics,
             missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
             drained_since=self.queries.drained_since(
-                selection_document(selection, due=due is not None)
+                selection_document(selection, due=due is not None, options=self.catalogue.asked)
             ),
             fleet=fleet and not selection.narrows_tenants,
         )

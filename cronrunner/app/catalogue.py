@@ -9,9 +9,11 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from cronrunner.app.asking import Asked
 from cronrunner.config import JobSettings, Settings, TenantSettings
 from cronrunner.config.settings import Overrides
 from cronrunner.model import (
+    EMPTY,
     FLEET,
     Isolation,
     Job,
@@ -65,7 +67,9 @@ class Catalogue:
         self.jobs: Mapping[str, Job] = {
             name: self._settled(overridden(job, settings.job(name))) for name, job in jobs.items()
         }
-        self._options = {name: self._values(job, settings.job(name)) for name, job in jobs.items()}
+        #: What the command line says of options.
+        self.asked: Asked = EMPTY
+        self._options = self._all_values()
         # A run asks for one tenant's settings once per job, tenant by tenant.
         self._tenant = lru_cache(maxsize=64)(settings.tenant)
 
@@ -74,6 +78,17 @@ class Catalogue:
         if job.isolation is not None:
             return job
         return replace(job, isolation=Isolation(self._settings.runner.isolation))
+
+    def ask(self, asked: Asked) -> None:
+        """Take what the command line says of options; nothing else beats it."""
+        if asked != self.asked:
+            self.asked = asked
+            self._options = self._all_values()
+
+    def _all_values(self) -> dict[str, Mapping[str, Any]]:
+        return {
+            name: self._values(job, self._settings.job(name)) for name, job in self.jobs.items()
+        }
 
     def veto(self, job: Job, tenant: Tenant) -> str | None:
         """Say why a job does not run on a tenant."""
@@ -117,7 +132,10 @@ class Catalogue:
         )
 
     def options(self, job: Job, tenant: Tenant) -> Mapping[str, Any]:
-        """Return the option values of a job on a tenant: tenant, job, environment, default."""
+        """Return the option values of a job on a tenant.
+
+        The first of these that says one counts: command line, tenant, job, environment, default.
+        """
         if tenant.name == FLEET or not self._tenant(tenant.name).jobs:
             return self._options[job.name]
         return self._values(job, self._settings.job(job.name, tenant=tenant.name))
@@ -139,9 +157,9 @@ class Catalogue:
 
     def _values(self, job: Job, settings: JobSettings) -> Mapping[str, Any]:
         environ = self._settings.environ
+        said = {**settings.options, **self.asked.get(job.name, {})}
         return {
-            name: option_value(option, name, settings.options, environ)
-            for name, option in job.options.items()
+            name: option_value(option, name, said, environ) for name, option in job.options.items()
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,7 +14,7 @@ from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
 from cronrunner.config import JobSettings, Settings, load_rest
 from cronrunner.errors import Problem
 from cronrunner.ledger.engine import ledger_file
-from cronrunner.model import Job, Option, Transaction, format_duration
+from cronrunner.model import Job, Option, format_duration
 from cronrunner.planning import is_glob, nearest
 from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
@@ -52,7 +52,6 @@ def find_warnings(settings: Settings, found: Found) -> list[Problem]:
     warnings = list(settings.warnings)
     if found.problems:
         warnings += _unknown_jobs(settings, found)
-    warnings += [Problem(text=text) for text in _not_enforced(found.jobs)]
     text = warn_ledger_in_container(settings)
     return [*warnings, Problem(text=text)] if text else warnings
 
@@ -190,20 +189,6 @@ def _unknown_jobs(settings: Settings, found: Found) -> Iterator[Problem]:
         if not _meant(found.jobs, pattern):
             text = f"no job {pattern!r}; it may be in one of the broken files"
             yield _at(settings, text, *location)
-
-
-def _not_enforced(jobs: Mapping[str, Job]) -> Iterator[str]:
-    """Name what is declared and read, and does not have its effect yet."""
-    names = sorted(jobs)
-    batches = [name for name in names if jobs[name].transaction is Transaction.BATCH]
-    if batches:
-        yield f'transaction="batch": runs as one transaction yet ({_some(batches)})'
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"  # noqa: PLR2004
 
 
 def warn_ledger_in_container(settings: Settings) -> str | None:

@@ -23,6 +23,7 @@ def perform(sent: Sent, line: Line) -> Result:
     try:
         apart = _apart(sent.config)
         apart.house.refuse_another(sent.digest)
+        apart.house.app.catalogue.ask(sent.options)
         result = apart.perform(sent, line)
     except Exception as error:  # noqa: BLE001 - a configuration that cannot be read any more
         return _refused(sent, utc_now(), error)

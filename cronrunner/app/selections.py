@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cronrunner.app.asking import Asked
+from cronrunner.model import EMPTY
 from cronrunner.planning import Selection
 
 
 def selection_document(
-    selection: Selection, *, due: bool, dry_run: bool = False
+    selection: Selection, *, due: bool, dry_run: bool = False, options: Asked = EMPTY
 ) -> Mapping[str, object]:
-    """Return what is kept of a selection: of what is ``due`` in it, or of all."""
-    marked = {"dry_run": True} if dry_run else {}
+    """Return what is kept of a selection: of what is ``due`` in it, or of all.
+
+    ``options`` are what the command line says of them, for whoever resumes the run.
+    """
+    marked: dict[str, object] = {"dry_run": True} if dry_run else {}
+    if options:
+        marked["options"] = {job: dict(values) for job, values in options.items()}
     return marked | {
         "due": due,
         "jobs": selection.jobs,

@@ -97,6 +97,7 @@ class Spreading:
             request = Serve(
                 config=str(settings.path.absolute()),
                 digest=settings.digest,
+                options=self.app.catalogue.asked,
                 threads=threads,
                 servers=tuple(servers),
                 cpu=cpus[number % len(cpus)] if cpus else None,

@@ -6,22 +6,21 @@ import os
 import random
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cronrunner import planning
 from cronrunner.affinity import OneCpu, allowed_cpus
 from cronrunner.app import dry, visiting
+from cronrunner.app.asking import Asked, Typed, read_asked, remembered
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due, MissedSlots
 from cronrunner.app.pruning import prune_a_while
+from cronrunner.app.run_options import RunOptions, refuse_contradictions, refuse_dry
 from cronrunner.app.selections import selection_document, selection_of
 from cronrunner.app.spreading import Spreading
-from cronrunner.errors import ConfigError, Problem
 from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, Warned
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Executor
@@ -45,33 +44,11 @@ from cronrunner.model import (
 )
 from cronrunner.planning import Selection
 from cronrunner.processes import Processes
-from cronrunner.runner import FailureLimit, Hooks, Order, Parts, Runner
+from cronrunner.runner import Hooks, Order, Parts, Runner
 from cronrunner.watchdog import Pulse, Watchdog
 
 if TYPE_CHECKING:
     from cronrunner.app import App
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """What the command line says of a run, beyond the selection."""
-
-    command: str
-    #: Do what is due, and not everything.
-    due: bool = False
-    scheduled_at: datetime | None = None
-    concurrency: int | None = None
-    again: bool = False
-    #: Nothing that it does is to stay.
-    dry_run: bool = False
-    #: Names a run whose open work is to be done, or whose failures are to be repeated.
-    resume: str | None = None
-    only_failed: str | None = None
-    accept_shrink: bool = False
-    metrics_port: int | None = None
-    deadline: timedelta | None = None
-    max_failures: FailureLimit | None = None
-    canary: int = 0
 
 
 def start_run(
@@ -124,11 +101,11 @@ class _Start:
         self._options = options
         self._events = events
         self._missed = missed
-        _refuse_contradictions(options)
+        refuse_contradictions(options)
         earlier = options.resume or options.only_failed
         #: The run that is to be resumed or repeated.
         self._earlier = None if earlier is None else app.find_run(earlier)
-        _refuse_dry(self._earlier)
+        refuse_dry(self._earlier)
         if self._earlier is not None and selection == Selection():
             selection = selection_of(self._earlier["selection"])
         self._selection = selection
@@ -139,6 +116,7 @@ class _Start:
             whose = None if self._earlier is None else self._earlier["run"]
             self._due = Due(app.catalogue, app.queries, self._run.slot.at, earlier=whose)
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        app.catalogue.ask(self._asked())
         if options.dry_run:
             for text in dry.refused(self._jobs, named=bool(selection.jobs)):
                 events.emit(Warned(subject="dry_run", text=text))
@@ -165,6 +143,13 @@ class _Start:
         #: (job, tenant) pairs that nobody waits for.
         self._quarantined: frozenset[tuple[str, str]] = frozenset()
 
+    def _asked(self) -> Asked:
+        """Say what options the command line gives; whoever repeats a run keeps that run's."""
+        kept = {} if self._earlier is None else self._earlier["selection"].get("options", {})
+        typed: Typed = [*remembered(kept, self._jobs), *self._options.options]
+        catalogue, redact = self._app.catalogue, self._app.redactor.text
+        return read_asked(typed, catalogue.jobs, self._selection.jobs, redact=redact)
+
     def order(self) -> Order:
         """Say what is to be run."""
         options = self._options
@@ -176,7 +161,10 @@ class _Start:
             # What a dry run does is not there for `summarize`, and no run of the fleet.
             fleet=not self._selection.narrows_tenants and not options.dry_run,
             selection=selection_document(
-                self._selection, due=self._due is not None, dry_run=options.dry_run
+                self._selection,
+                due=self._due is not None,
+                dry_run=options.dry_run,
+                options=self._app.catalogue.asked,
             ),
             grace=self._app.settings.runner.grace,
             slot_of=self._slot_of,
@@ -354,6 +342,7 @@ class _Start:
             clock=app.clock,
             config=str(app.settings.path.absolute()),
             digest=app.settings.digest,
+            options=app.catalogue.asked,
         )
 
     def _resolve(self, request: Request, tenant: Tenant) -> Work:
@@ -376,24 +365,3 @@ class _Start:
         """End the watch over deadlines, and the processes: nothing is awaited any more."""
         self._watchdog.close()
         self._processes.close()
-
-
-def _refuse_contradictions(options: RunOptions) -> None:
-    """Raise ``ConfigError`` for options of which each names another slot."""
-    given = {
-        "--resume": options.resume is not None,
-        "--only-failed": options.only_failed is not None,
-        "--again": options.again,
-    }
-    named = [name for name, is_given in given.items() if is_given]
-    if len(named) > 1:
-        raise ConfigError([Problem(text=f"expected one of {', '.join(named)}, got all of them")])
-
-
-def _refuse_dry(earlier: Mapping[str, Any] | None) -> None:
-    """Raise ``ConfigError`` for a run that has done nothing to be resumed or repeated."""
-    if earlier is not None and earlier["selection"].get("dry_run"):
-        text = (
-            f"run {earlier['run']} was a dry run and has left nothing; name a real run, or `last`"
-        )
-        raise ConfigError([Problem(text=text)])

@@ -15,6 +15,7 @@ from typing import TextIO, cast
 
 from cronrunner.affinity import OneCpu
 from cronrunner.app import isolated
+from cronrunner.app.asking import Asked
 from cronrunner.app.house import House
 from cronrunner.databases import describe
 from cronrunner.engines import Engines
@@ -34,6 +35,8 @@ class Serve:
     #: The path of the configuration, and what it said when the run began.
     config: str
     digest: str
+    #: Job -> option -> value, as the command line says it.
+    options: Asked
     threads: int
     servers: tuple[str, ...]
     #: The one that its threads stay on; ``None`` for all of them.
@@ -67,6 +70,7 @@ def _serve(sent: Serve, line: Line) -> None:
     serving = Serving(line)
     house = House(sent.config, log_to=cast("TextIO", _Lines(serving)))
     house.refuse_another(sent.digest)
+    house.app.catalogue.ask(sent.options)
     with ExitStack() as stack:
         if sent.cpu is not None:
             stack.enter_context(OneCpu(sent.cpu))
@@ -140,6 +144,7 @@ class _Visiting:
                 clock=app.clock,
                 config=self._sent.config,
                 digest=self._sent.digest,
+                options=self._sent.options,
             ),
         )
 

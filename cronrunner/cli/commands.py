@@ -14,6 +14,7 @@ from cronrunner.cli.options import (
     json_option,
     limit_options,
     selection_options,
+    values_option,
 )
 
 _OUTCOMES = (
@@ -35,6 +36,7 @@ _OUTCOMES = (
 @click.option("--again", is_flag=True, help="Repeat a slot that is done, on purpose.")
 @click.option("--resume", metavar="RUN", help="Do what an earlier run has left; `last` is one.")
 @click.option("--only-failed", metavar="RUN", help="Repeat what did not go well in a run.")
+@values_option
 @limit_options
 @config_option
 @json_option
@@ -74,6 +76,7 @@ def due(**asked: Any) -> int:  # noqa: ANN401 - the options above
 @click.argument("jobs", nargs=-1, metavar="[JOB]...")
 @selection_options
 @click.option("--why", is_flag=True, help="Also show what is left out, and why.")
+@values_option
 @config_option
 @json_option
 def plan(**asked: Any) -> int:  # noqa: ANN401 - the options above

@@ -137,6 +137,15 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout, and nothing else."
 )
 
+values_option = click.option(
+    "--option",
+    "values",
+    multiple=True,
+    type=Label(),
+    metavar="[JOB.]NAME=VALUE",
+    help="Set an option of the jobs named, or of JOB, this time.",
+)
+
 
 def selection_options(command: F) -> F:
     """Add what chooses tenants."""

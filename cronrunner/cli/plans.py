@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from cronrunner import planning
 from cronrunner.app import App
+from cronrunner.app.asking import read_asked
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.choosing import discover, selection_of
 from cronrunner.cli.opening import open_app
@@ -19,11 +20,21 @@ from cronrunner.model import Plan, format_duration
 _WHOLE_SECONDS: Final = 10.0
 
 
-def show_plan(*, why: bool, config: str | None, as_json: bool, **asked: Any) -> int:  # noqa: ANN401
+def show_plan(
+    *,
+    why: bool,
+    config: str | None,
+    as_json: bool,
+    values: tuple[tuple[str, str], ...],
+    **asked: Any,  # noqa: ANN401 - what chooses tenants
+) -> int:
     """Print the visits of a run, in order."""
     selection = selection_of(asked)
     with open_app(config) as app:
         jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        redact = app.redactor.text
+        options = read_asked(values, app.catalogue.jobs, selection.jobs, redact=redact)
+        app.catalogue.ask(options)
         tenants, code = discover(app, selection)
         plan = app.plan(jobs, tenants, selection)
         for problem in app.found.problems:
@@ -84,6 +95,9 @@ def _print_plan(app: App, plan: Plan, *, why: bool) -> None:
         f"{rendering.count(visits, 'tenant')}, {rendering.count(executions, 'execution')},"
         f" {concurrency} visits at once"
     )
+    for job, asked in app.catalogue.asked.items():
+        for name, value in asked.items():
+            out.print(f"option {job}.{name}={value}", markup=False)
     if visits:
         out.print(_how_long(Remaining(plan.visits, concurrency=concurrency, permits=app.permits)))
     if plan.set_aside:

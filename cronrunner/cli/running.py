@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cronrunner import logs
 from cronrunner.app import App
-from cronrunner.app.starting import RunOptions, start_run
+from cronrunner.app.run_options import RunOptions
+from cronrunner.app.starting import start_run
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.dry import Changes, print_changes
 from cronrunner.cli.opening import begin_tidying, open_app, stdout_for_results
@@ -50,6 +51,7 @@ def run_now(  # noqa: PLR0913 - the command's options
     again: bool = False,
     resume: str | None = None,
     only_failed: str | None = None,
+    values: tuple[tuple[str, str], ...] = (),
 ) -> int:
     """Run, print the summary or the document, and return the exit code."""
     selection = Selection(
@@ -74,6 +76,7 @@ def run_now(  # noqa: PLR0913 - the command's options
         max_failures=_limit(max_failures),
         canary=canary,
         metrics_port=metrics_port,
+        options=values,
     )
     changes = Changes() if dry_run else None
     with open_app(config, checked=False) as app:
@@ -123,7 +126,7 @@ def _limit(asked: tuple[int | None, float | None] | None) -> FailureLimit | None
 
 
 def _command() -> str:
-    """Return the command line as it was typed; it holds no secrets, since no option takes one."""
+    """Return the command line as it was typed; a run refuses one that holds a secret."""
     return " ".join(["cronrunner", *sys.argv[1:]])
 
 

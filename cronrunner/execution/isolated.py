@@ -53,6 +53,8 @@ class Sent:
     digest: str
     #: What the job's ``prepare`` returned, as JSON.
     prepared: str
+    #: Job -> option -> value, as the command line says it.
+    options: Mapping[str, Mapping[str, str]]
     #: For ``summarize``: the slot's executions.
     results: tuple[Mapping[str, Any], ...] = ()
 
@@ -115,14 +117,19 @@ class Isolated:
         clock: Callable[[], datetime],
         config: str,
         digest: str,
+        options: Mapping[str, Mapping[str, str]],
     ) -> None:
-        """``config`` is the absolute path of the configuration, ``digest`` that of its content."""
+        """``config`` is the absolute path of the configuration, ``digest`` that of its content.
+
+        ``options`` are what the command line says of them, by job.
+        """
         self._processes = processes
         self._engines = engines
         self._watchdog = watchdog
         self._clock = clock
         self._config = config
         self._digest = digest
+        self._options = options
 
     def __call__(
         self, attempt: Attempt, work: Work, on_stuck: Callable[[], None]
@@ -148,6 +155,7 @@ class Isolated:
             config=self._config,
             digest=self._digest,
             prepared=json.dumps(work.prepared),
+            options=self._options,
             results=() if work.results is None else tuple(map(dict, work.results())),
         )
 

@@ -43,7 +43,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from cronrunner import logs
 from cronrunner.context import JobContext
@@ -59,6 +59,7 @@ from cronrunner.events import (
 )
 from cronrunner.execution.attempt import Attempt, Resolve, Work
 from cronrunner.execution.classifying import Classifier, begun, read_counters
+from cronrunner.execution.coroutines import CoroutineCall, is_coroutine
 from cronrunner.execution.isolated import Isolated
 from cronrunner.model import (
     FLEET,
@@ -71,7 +72,7 @@ from cronrunner.model import (
     format_duration,
 )
 from cronrunner.redaction import Redactor
-from cronrunner.watchdog import Deadline, Watch
+from cronrunner.watchdog import Deadline, Session, Watch
 
 _NO_LOCKS: Final = "has no named locks: server_lock has no effect there"
 
@@ -287,16 +288,20 @@ class Performer:
         work, context = attempt.work, attempt.context
         if attempt.error is not None or work is None or context is None:
             return attempt
-        deadline = self._watch(attempt, work.job.timeout)
+        call: Callable[[JobContext], Any] = work.call
+        session: Session | None = attempt.engine
+        if is_coroutine(call):
+            call = session = CoroutineCall(call, attempt.engine)
+        deadline = self._watch(attempt, work.job.timeout, session)
         try:
             if work.delay is not None:
                 self._pause(min(work.delay, work.job.timeout))
             if work.job.server_lock and attempt.engine is not None:
                 self._lock(attempt, attempt.engine)
             if work.job.exactly_once and attempt.request.key.job == work.job.name:
-                attempt = self._call_once(attempt, work, context)
+                attempt = self._call_once(attempt, call, context)
             else:
-                value = work.call(context)
+                value = call(context)
                 value = json.dumps(value) if work.keeps_value else read_counters(value)
                 attempt = replace(attempt, value=value)
         except BaseException as error:  # noqa: BLE001 - a job's SystemExit ends the job alone
@@ -321,7 +326,9 @@ class Performer:
             self._lockless.add(server)
             self._events.emit(Warned(subject="server_lock", text=f"server {server} {limit}"))
 
-    def _call_once(self, attempt: Attempt, work: Work, context: JobContext) -> Attempt:
+    def _call_once(
+        self, attempt: Attempt, call: Callable[[JobContext], Any], context: JobContext
+    ) -> Attempt:
         """Call the job within its slot marker, or take what the marker says of an earlier call."""
         key, run = attempt.request.key, attempt.request.run
         if context.dry_run:
@@ -331,15 +338,15 @@ class Performer:
             earlier = markers.enter(context.connection, key, run=run, now=self._clock())
         if earlier is not None:
             return replace(attempt, value=earlier, recovered=True)
-        value = read_counters(work.call(context))
+        value = read_counters(call(context))
         if not context.dry_run:
             markers.fill(context.connection, key, value)
         return replace(attempt, value=value)
 
-    def _watch(self, attempt: Attempt, timeout: timedelta) -> Deadline:
+    def _watch(self, attempt: Attempt, timeout: timedelta, session: Session | None) -> Deadline:
         thread = threading.get_ident()
         return self._watchdog.arm(
-            attempt.tenant.server, timeout, attempt.engine, lambda: self._stuck(attempt, thread)
+            attempt.tenant.server, timeout, session, lambda: self._stuck(attempt, thread)
         )
 
     def _stuck(self, attempt: Attempt, thread: int) -> None:
@@ -362,7 +369,7 @@ class Performer:
         """
         if attempt.context is None:
             return attempt
-        deadline = self._watch(attempt, self._grace)
+        deadline = self._watch(attempt, self._grace, attempt.engine)
         if attempt.engine is not None and attempt.error is None and not attempt.request.dry_run:
             attempt.engine.foresee(more=attempt.more)
         try:

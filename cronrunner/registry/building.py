@@ -45,8 +45,8 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
 ) -> Job | list[Problem]:
     """Turn a declaration into a job, or into all that is wrong with it."""
     texts: list[str] = []
-    if inspect.iscoroutinefunction(call):
-        texts.append("expected a plain function, got async def; asyncio.run() calls one in a job")
+    if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
+        texts.append("expected a function that returns, got one that yields")
 
     def take(label: str, read: Callable[[], T], fallback: T) -> T:
         try:
@@ -70,9 +70,7 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         timeout=take("timeout", lambda: _duration(declaration.timeout), timedelta(minutes=5)),
         retry=take("retries", lambda: _retry(declaration), RetryPolicy()),
         scope=take("scope", lambda: _word(Scope, declaration.scope), Scope.TENANT),
-        transaction=take(
-            "transaction", lambda: _word(Transaction, declaration.transaction), Transaction.TENANT
-        ),
+        transaction=take("transaction", lambda: _transaction(declaration), Transaction.TENANT),
         overlap=take("overlap", lambda: _word(Overlap, declaration.overlap), Overlap.SKIP),
         server_lock=take(
             "server_lock",
@@ -145,6 +143,14 @@ def _exactly_once(declaration: Declaration) -> bool:
     wanted = _flag(declaration.exactly_once)
     if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
         msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
+        raise ValueError(msg)
+    return wanted
+
+
+def _transaction(declaration: Declaration) -> Transaction:
+    wanted = _word(Transaction, declaration.transaction)
+    if wanted is Transaction.BATCH and declaration.scope == Scope.FLEET:
+        msg = "expected tenant or none for a job of fleet scope, got 'batch'"
         raise ValueError(msg)
     return wanted
 

@@ -82,10 +82,11 @@ def job(
     ``cronrunner due`` does a slot that is up to ``catch_up`` late. ``timeout`` is a duration.
     ``retries`` is how often a transient failure is repeated; ``retry`` gives the whole policy
     instead. ``scope`` is ``"tenant"`` or ``"fleet"``. ``transaction`` is ``"tenant"`` (one
-    transaction, committed on return), ``"batch"`` or ``"none"`` (the job commits). ``tenants``
-    (globs) and ``labels`` say which tenants the job is for. ``options`` maps names to defaults,
-    or to ``Option``s. ``prepare`` runs once before the fan-out and gives each execution its
-    ``ctx.prepared``; ``summarize`` runs once after it.
+    transaction, committed on return), ``"batch"`` (each of ``ctx.batches`` is committed with its
+    checkpoint) or ``"none"`` (the job commits). ``tenants`` (globs) and ``labels`` say which
+    tenants the job is for. ``options`` maps names to defaults, or to ``Option``s. ``prepare`` runs
+    once before the fan-out and gives each execution its ``ctx.prepared``; ``summarize`` runs once
+    after it.
     ``overlap`` says what is done while an earlier slot of the job is at work on the tenant:
     ``"skip"``, ``"wait"`` or ``"allow"``; ``server_lock`` also holds a named lock of the
     tenant's server, against whatever else takes it. ``exactly_once`` writes a marker into the

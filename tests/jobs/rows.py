@@ -145,3 +145,45 @@ def participant(exchange_id: int, **values: Any) -> dict[str, Any]:
         "reminder_enabled": True,
         **values,
     }
+
+
+def token(**values: Any) -> dict[str, Any]:
+    return {
+        "token_hash": f"{next(_numbers):064x}",
+        "purpose": "login",
+        "created_at": ago(days=2),
+        "expires_at": ago(days=-1),
+        **values,
+    }
+
+
+def user_session(user_id: int, expires_at: datetime) -> dict[str, Any]:
+    return {
+        "user_id": user_id,
+        "session_key": f"{next(_numbers):064x}",
+        "created_at": ago(days=30),
+        "expires_at": expires_at,
+    }
+
+
+def report(created_at: datetime, **values: Any) -> dict[str, Any]:
+    return {
+        "kind": "usage",
+        "period_key": str(next(_numbers)),
+        "slot": created_at,
+        "summary": {"rows": 3},
+        "body": "Zoë 李 🎁",
+        "created_at": created_at,
+        **values,
+    }
+
+
+def archived(archived_at: datetime, **values: Any) -> dict[str, Any]:
+    return {
+        "source_table": "audit_log",
+        "source_id": next(_numbers),
+        "record_at": ago(days=3000),
+        "data": {},
+        "archived_at": archived_at,
+        **values,
+    }

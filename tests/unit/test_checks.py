@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cronrunner.app.checks import find_errors, find_more_errors, find_warnings
+from cronrunner.app.checks import find_errors, find_more_errors
 from cronrunner.config import load, load_rest
 from cronrunner.errors import Problem
-from cronrunner.model import Job, Option, Transaction
+from cronrunner.model import Job, Option
 from cronrunner.registry.finding import Found
 
 FILES = 'servers: {files: {url: "sqlite://", discover: {directory: tenants}}}\n'
@@ -120,16 +120,6 @@ def test_a_file_of_certificates_that_is_not_there_is_an_error(errors: Check) -> 
 
     assert problem.startswith(f"tenants.yaml:2: {expected}")
     assert problem.endswith("ca.pem, no file")
-
-
-def test_what_is_declared_and_not_enforced_is_a_warning(tmp_path: Path) -> None:
-    path = tmp_path / "tenants.yaml"
-    path.write_text(FILES, encoding="utf-8")
-    known = job(transaction=Transaction.BATCH)
-    found = Found(jobs={"a.x": known}, problems=())
-    texts = [problem.text for problem in find_warnings(load(path, {}), found)]
-
-    assert any(text.startswith('transaction="batch"') for text in texts)
 
 
 # A file with mistakes is checked as far as it can be understood.

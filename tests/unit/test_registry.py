@@ -178,6 +178,10 @@ def test_a_file_that_was_interrupted_by_its_user_is_not_broken(find: Find) -> No
         ("scope='galaxy'", "scope: expected tenant or fleet, got 'galaxy'"),
         ("scope=5", "scope: expected tenant or fleet, got 5"),
         ("isolation='fork'", "isolation: expected thread or process, got 'fork'"),
+        (
+            "transaction='batch', scope='fleet'",
+            "transaction: expected tenant or none for a job of fleet scope, got 'batch'",
+        ),
         ("transaction='two'", "transaction: expected tenant or batch or none, got 'two'"),
         ("tenants=[1]", "tenants: expected a glob or a list of globs, got [1]"),
         ("tenants=1", "tenants: 'int' object is not iterable"),
@@ -208,10 +212,15 @@ def test_a_name_that_cannot_be_a_jobs_is_refused(find: Find, name: str) -> None:
     assert "name: expected letters, digits, _ and dots, at most 80 long" in problem
 
 
-def test_a_coroutine_is_no_job_yet(find: Find) -> None:
-    (problem,) = problems(find(a="@job\nasync def x(ctx): ...\n"))
+def test_a_coroutine_is_a_job(find: Find) -> None:
+    assert only(find(a="@job\nasync def x(ctx): ...\n")).name == "a.x"
 
-    assert problem.startswith("a.py:2: job a.x: expected a plain function, got async def")
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_function_that_yields_is_no_job(find: Find, kind: str) -> None:
+    (problem,) = problems(find(a=f"@job\n{kind} x(ctx):\n    yield\n"))
+
+    assert problem == "a.py:2: job a.x: expected a function that returns, got one that yields"
 
 
 def test_all_mistakes_of_a_file_are_reported_together(find: Find) -> None:
