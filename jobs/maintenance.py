@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cronrunner import Option, job
+from cronrunner import Option, Skip, job
 from jobs.items import Items
+from jobs.log_files import Rotated, archive, in_use, rotate, rotated
 from jobs.optimizing import LockedError, autocommit, optimize, vacuum
 from jobs.schema import metadata
 
@@ -111,3 +116,102 @@ def _do(ctx: JobContext, step: str) -> ValueError | None:
     except ValueError as error:
         return error
     return None
+
+
+@job(
+    schedule="0 2 * * *",
+    retries=2,
+    timeout="30m",
+    scope="fleet",
+    external_effects=True,
+    options={
+        "dir": Option(
+            "", help="the folder in which the log files are", environment="CRONRUNNER_LOG_DIR"
+        ),
+        "patterns": Option(("*.log",), help="names of the log files"),
+        "copytruncate": Option(default=False, help="empty the files instead of beginning new ones"),
+        "compress_days": Option(7, help="days after which a file is compressed", minimum=0),
+        "archive_dir": Option("", help="a folder to which compressed files are moved"),
+        "keep_days": Option(90, help="a file of more days than these is deleted", minimum=1),
+    },
+)
+def rotate_logs(ctx: JobContext) -> Mapping[str, int]:
+    """Put the log files of the day aside, compress those of last week, delete the old ones.
+
+    A file ``x.log`` with something in it becomes ``x.log-20260301``, by the slot's date in UTC,
+    and an empty one takes its place; a program that keeps its file open needs
+    ``copytruncate``. A day's file that is there already is not touched again: what was written
+    since then waits for the next day. Rotated files of ``compress_days`` days ago or more are
+    compressed, and moved to ``archive_dir`` if there is one; those of more than ``keep_days``
+    days are deleted, here and there. Nothing is overwritten: a file whose compressed name is
+    taken is an error. Links and what is no regular file are left alone, and so
+    are folders within the folder. Without a folder the job is skipped.
+
+    Counters:
+      rotated: files that were put aside
+      compressed: files that were compressed
+      deleted: files that were too old
+      already: files that were put aside for this day before
+      empty: files with nothing in them
+      errors: files that could not be dealt with
+
+    From: RL: log rotation; AS: log rotation
+    """
+    if not ctx.options["dir"]:
+        msg = "no folder of log files is configured"
+        raise Skip(msg)
+    names = ("rotated", "compressed", "deleted", "already", "empty", "errors")
+    counters = Counter(dict.fromkeys(names, 0))
+    patterns = ctx.options["patterns"]
+    folders = _folders(ctx)
+    for path in in_use(folders[0], patterns):
+        ctx.check()
+        with _apart(ctx, counters, path):
+            counters[_rotate(ctx, path, folders)] += 1
+    for file in [file for folder in folders for file in rotated(folder, patterns)]:
+        ctx.check()
+        with _apart(ctx, counters, file.path):
+            counters.update(_tidy(ctx, file, home=folders[-1]))
+    return counters
+
+
+@contextmanager
+def _apart(ctx: JobContext, counters: Counter[str], path: Path) -> Iterator[None]:
+    """Do what is to be done with one file: what is wrong with it does not stop the others."""
+    try:
+        yield
+    except OSError as error:
+        counters["errors"] += 1
+        ctx.log.warning("item.failed", item=path.name, error=error.strerror)
+
+
+def _folders(ctx: JobContext) -> list[Path]:
+    """Return the folder of log files, and last that of the compressed. Raises ``OSError``."""
+    names = [ctx.options["dir"], ctx.options["archive_dir"]]
+    folders = [Path(name) for name in names if name]
+    return folders[:1] if folders[0].samefile(folders[-1]) else folders
+
+
+def _rotate(ctx: JobContext, path: Path, folders: Sequence[Path]) -> str:
+    """Put one file aside; return the name of its counter."""
+    name = f"{path.name}-{ctx.slot:%Y%m%d}"
+    known = [folder / f"{name}{end}" for folder in folders for end in ("", ".gz")]
+    if any(map(os.path.lexists, known)):
+        return "already"
+    if not path.stat().st_size:
+        return "empty"
+    rotate(path, path.with_name(name), copy=ctx.options["copytruncate"], check=ctx.check)
+    return "rotated"
+
+
+def _tidy(ctx: JobContext, file: Rotated, *, home: Path) -> list[str]:
+    """Deal with one file of an earlier day; return the names of its counters."""
+    days = (ctx.slot.date() - file.day).days
+    if days > ctx.options["keep_days"]:
+        file.path.unlink()
+        return ["deleted"]
+    is_settled = file.is_compressed and file.path.parent == home
+    if days < ctx.options["compress_days"] or is_settled:
+        return []
+    archive(file, home, ctx.check)
+    return [] if file.is_compressed else ["compressed"]
