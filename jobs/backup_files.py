@@ -60,8 +60,9 @@ def _within(root: Path, location: str) -> Path:
 
     Links are followed to their end first: what leaves the folder is not looked at.
     """
-    folder = root.resolve()
-    file = (folder / location).resolve(strict=True)
+    # Path.resolve raises another error for links that go in a circle.
+    folder = Path(os.path.realpath(root))
+    file = Path(os.path.realpath(folder / location, strict=True))
     if not file.is_relative_to(folder):
         msg = "it is outside of the folder of backups"
         raise ValueError(msg)

@@ -59,10 +59,11 @@ def verify_backups(ctx: JobContext) -> Mapping[str, int]:
     - ``shrunk``: it has less than half of the size of the backup before it
     - ``ok``
 
-    All but the last three count as failed, and the health check fails on them. A component whose
-    backup is missing has it written on the newest one that was not finished, if there is one.
-    ``all`` stands for the components that have a backup of whatever state, and those in
-    ``expected``; upper and lower case are alike. A component is verified once for each slot.
+    A ``root`` that is relative is so to the folder in which cronrunner was started. All but the
+    last three results count as failed, and the health check fails on them. For a backup that is
+    missing the newest one that was not finished keeps the result, if there is one. ``all`` stands
+    for the components that have a backup of whatever state, and those in ``expected``; upper and
+    lower case are alike. A component is verified once for each slot.
 
     Counters:
       ok: components whose backup is well

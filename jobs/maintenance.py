@@ -145,7 +145,8 @@ def rotate_logs(ctx: JobContext) -> Mapping[str, int]:
     compressed, and moved to ``archive_dir`` if there is one; those of more than ``keep_days``
     days are deleted, here and there. Nothing is overwritten: a file whose compressed name is
     taken is an error. Links and what is no regular file are left alone, and so
-    are folders within the folder. Without a folder the job is skipped.
+    are folders within the folder. Relative paths begin at the folder in which cronrunner was
+    started. Without a folder of log files the job is skipped.
 
     Counters:
       rotated: files that were put aside

@@ -60,7 +60,8 @@ def load_catalogue(ctx: JobContext) -> dict[str, Any] | None:
 def refresh_integrations(ctx: JobContext) -> Mapping[str, int]:
     """Bring the integrations of a tenant up to date with what their providers offer.
 
-    The catalogue is loaded once for all tenants. It is JSON: by the name of a provider its
+    The catalogue is loaded once for all tenants; a relative path begins at the folder in which
+    cronrunner was started. It is JSON: by the name of a provider its
     ``status``, ``up`` or ``down``, and the ``version`` of its configuration. An integration
     whose provider is up becomes ``ok``, has no failures any more, and takes over the version;
     one whose provider is down becomes ``degraded`` and has one failure more; one whose

@@ -13,7 +13,7 @@ from cronrunner.cli import documents, rendering, tables
 from cronrunner.logs.reading import JobLines, LogSummary, lines_of
 from cronrunner.model import ExitCode
 
-_COLUMNS = ("job", "runs", "executions", "failures", "last failed at", "tenant", "last error")
+_COLUMNS = ("job", "runs", "executions", "failures", "last failed (UTC)", "tenant", "last error")
 
 
 def summarize(*, paths: tuple[str, ...], as_json: bool) -> int:
@@ -57,19 +57,25 @@ def _opened(path: str) -> Iterator[BinaryIO]:
 def _print(summary: LogSummary) -> None:
     rows = (
         (
-            job,
+            _shown(job),
             len(found.runs),
             found.executions,
             found.failures,
             found.last and found.last.at,
-            found.last and found.last.tenant,
-            found.last and found.last.text.partition("\n")[0],
+            found.last and _shown(found.last.tenant),
+            found.last and _shown(found.last.text),
         )
         for job, found in sorted(summary.jobs.items())
     )
     tables.print_table(_COLUMNS, rows)
     if summary.skipped:
         rendering.complain(f"{summary.skipped} of {summary.lines} lines are no JSON: left out")
+
+
+def _shown(text: str) -> str:
+    """Return the first line of a text, without what drives a terminal: anybody may write a log."""
+    first = text.partition("\n")[0]
+    return "".join(each if each.isprintable() else " " for each in first)
 
 
 def _document(summary: LogSummary) -> documents.Document:

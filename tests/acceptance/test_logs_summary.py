@@ -1,6 +1,7 @@
 """`logs summary`: what log files say of each job, without a ledger."""
 
 import gzip
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_it_prints_a_table_and_says_how_many_lines_it_left_out(fleet: Fleet) -> 
     assert well.split() == ["jobs.well", "2", "6", "0", "-", "-", "-"]
     assert "1 of " in finished.stderr
     assert "no JSON" in finished.stderr
+
+
+@pytest.mark.parametrize("color", ["", "1"])
+def test_what_drives_a_terminal_does_not_reach_it(fleet: Fleet, tmp_path: Path, color: str) -> None:
+    forged = {
+        "@timestamp": "2026-03-01T00:00:00Z",
+        "event": {"action": "execution.finished"},
+        "error": {"message": "a\x1b]0;title\x07 [red]b\nc"},
+        "cronrunner": {"job": "x\x1b[2J", "run": "r", "tenant": "t\x1b[1m", "outcome": "failed"},
+    }
+    (tmp_path / "a.log").write_text(json.dumps(forged))
+    env = {"FORCE_COLOR": color, "TERM": "dumb", "COLUMNS": "200"}
+    finished = fleet.run("logs", "summary", str(tmp_path), env=env)
+
+    assert "[red]b" in finished.stdout
+    assert not any(code in finished.stdout for code in ("\x1b]", "\x07", "\x1b[2J"))
 
 
 def test_it_reads_stdin_and_wants_no_configuration_and_no_ledger(

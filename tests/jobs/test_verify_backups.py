@@ -174,9 +174,10 @@ def test_a_file_that_leaves_the_folder_is_unreadable(tenant: TenantDatabase, roo
     assert {name for name in found if found[name] == "unreadable"} == set(places)
 
 
-@pytest.mark.parametrize("place", ["missing", "", ".", "fifo", "nul\0", FILE + "/below"])
+@pytest.mark.parametrize("place", ["missing", "", ".", "fifo", "circle", "nul\0", FILE + "/below"])
 def test_what_is_no_file_is_unreadable(tenant: TenantDatabase, root: Path, place) -> None:
     os.mkfifo(root / "fifo")
+    (root / "circle").symlink_to("circle")
 
     assert status(tenant, root, good(location=place)) == "unreadable"
 
