@@ -43,7 +43,32 @@ def health_check(ctx: JobContext) -> Mapping[str, int]:
     """Look at each component of the tenant, and keep what was found as a report.
 
     A tenant that is not well is what this job is there to find: it fails only when it cannot
-    keep its report. A slot that has a report is not examined again.
+    keep its report. A slot that has a report is not examined again. A component is a
+    ``warning``, or a ``fail``, when this is true of it; one that cannot be looked at fails, and
+    one of which there is nothing is well:
+
+    - ``database``: its answer takes more than ``slow_ms`` (warning)
+    - ``schema``: a table is missing (fail)
+    - ``outbox``: a message has been due for more than 30 minutes, or was given up less than 24
+      hours ago (warning); one has been due for more than 24 hours (fail)
+    - ``integrations``: some that are enabled are not ``ok`` (warning), or all (fail)
+    - ``email_sync``: the same of the mailboxes
+    - ``backups``: one was verified more than 8 days ago, or never (warning); its latest
+      verification failed (fail)
+    - ``jobs``: an item of a job has failed three times (warning)
+
+    Administrators are told when a tenant begins to fail and when it no longer does, if
+    ``alert_on_failure`` is set.
+
+    Counters:
+      ok: components that are well
+      warning: components that somebody should look at
+      fail: components that somebody should look at now
+      alerts: e-mails to administrators
+      existing: 1 if the slot had its report before, and then all others are 0
+      errors: always 0, since what cannot be looked at fails
+
+    From: AS: health check; OR: health checks
     """
     counters = {"ok": 0, "warning": 0, "fail": 0, "alerts": 0, "existing": 0, "errors": 0}
     period = ctx.slot.strftime(_PERIOD)

@@ -238,6 +238,30 @@ def init(folder: str) -> int:
     return write_starter(folder)
 
 
+@click.group()
+def logs() -> None:
+    """Read log files."""
+
+
+@logs.command()
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="PATH...",
+    type=click.Path(exists=True, allow_dash=True),
+)
+@json_option
+def summary(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Show how often each job ran and failed, and its last error.
+
+    A PATH is a log file of JSON, compressed or not, a folder of them, or - for stdin.
+    """
+    from cronrunner.cli.logs import summarize  # noqa: PLC0415 - see the module
+
+    return summarize(**asked)
+
+
 COMMANDS = (
-    run, due, plan, jobs, tenants, history, show, pause, unpause, prune, check, serve, init,
+    run, due, plan, jobs, tenants, history, show, pause, unpause, prune, logs, check, serve, init,
 )  # fmt: skip

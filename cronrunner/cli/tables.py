@@ -14,7 +14,9 @@ from cronrunner.model import Outcome
 #: Rows that are shown on a terminal where there may be as many as tenants.
 SHOWN: Final = 200
 
-_RIGHT: Final = frozenset({"tenants", "seconds", "attempts", "failures", "executions", "rows"})
+_RIGHT: Final = frozenset(
+    {"tenants", "seconds", "attempts", "failures", "executions", "rows", "runs"}
+)
 _GAP: Final = "  "
 #: What would break a line in the middle, or the terminal of who reads it later.
 _CONTROLS: Final = dict.fromkeys([*range(32), 127], " ")

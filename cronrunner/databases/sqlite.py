@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, NullPool
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from cronrunner.databases.base import (
@@ -21,14 +22,28 @@ from cronrunner.databases.base import (
 BUSY_TIMEOUT_SECONDS: Final = 2.0
 
 
+class Session(sqlite3.Connection):
+    """A connection that knows who begins its transactions."""
+
+    #: Nobody does, and each statement is one: SQLAlchemy's level AUTOCOMMIT.
+    commits_itself = False
+
+
 class BeginningDialect(SQLiteDialect_pysqlite):
     """Emits BEGIN where SQLAlchemy begins, since the driver's own transactions are off."""
 
     supports_statement_cache = True
 
-    def do_begin(self, dbapi_connection: Any) -> None:  # noqa: ANN401 - sqlite3.Connection
+    def do_begin(self, dbapi_connection: Any) -> None:  # noqa: ANN401 - Session
         """Begin a transaction that takes its lock at the first write."""
-        dbapi_connection.execute("BEGIN")
+        if not dbapi_connection.commits_itself:
+            dbapi_connection.execute("BEGIN")
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:  # noqa: ANN401 - Session, a level
+        """Set the level. The method of the driver's dialect would let the driver begin as well."""
+        dbapi_connection.commits_itself = level == "AUTOCOMMIT"
+        if level != "AUTOCOMMIT":
+            SQLiteDialect.set_isolation_level(self, dbapi_connection, level)
 
 
 class NoFileError(sqlite3.OperationalError):
@@ -45,7 +60,7 @@ class SQLite:
     def prepare(self, endpoint: Endpoint) -> ServerParts:
         """Initialise the dialect on a database in memory."""
         dialect = shared_dialect_class(BeginningDialect)(dbapi=sqlite3)  # type: ignore[call-arg]
-        session: Any = sqlite3.connect(":memory:")
+        session: Any = Session(":memory:", isolation_level=None)
         engine = Engine(NullPool(lambda: session, dialect=dialect), dialect, endpoint.url)
         with engine.connect() as connection:
             dialect.initialize(connection)
@@ -65,7 +80,7 @@ class SQLite:
         if not path.exists():
             msg = f"no file {path.name}"
             raise NoFileError(msg)
-        session = sqlite3.connect(
+        session = Session(
             f"{path.absolute().as_uri()}?mode=rw",
             uri=True,
             timeout=BUSY_TIMEOUT_SECONDS,

@@ -273,6 +273,30 @@ def test_orm_sessions_work(one: TenantEngine) -> None:
         assert session.scalars(select(Person.email)).all() == ["a@example.org"]
 
 
+def test_a_connection_in_autocommit_commits_each_statement_and_later_ones_do_not(
+    one: TenantEngine,
+) -> None:
+    with one.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text("INSERT INTO people VALUES (1, 'kept')"))
+        connection.rollback()
+        connection.execution_options(isolation_level=connection.default_isolation_level)
+        with connection.begin_nested():
+            connection.execute(text("INSERT INTO people VALUES (2, 'taken back')"))
+        connection.rollback()
+        assert connection.scalars(text("SELECT email FROM people")).all() == ["kept"]
+
+
+def test_what_a_transaction_forbids_works_in_autocommit(sqlite_world: World) -> None:
+    visit = sqlite_world.visit(Engines({"main": sqlite_world.endpoint}), "one")
+    with visit.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.execute(text("VACUUM"))
+    with visit.engine.connect() as connection, pytest.raises(DBAPIError, match="transaction"):
+        connection.execute(text("VACUUM"))
+    visit.close()
+
+
 def test_reflection_finds_the_tenants_own_tables(
     world: World, one: TenantEngine, two: TenantEngine
 ) -> None:

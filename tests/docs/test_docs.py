@@ -62,17 +62,25 @@ def run(folder: Path, *args: str, environ: Mapping[str, str] | None = None) -> A
     ) as process:  # fmt: skip
         stdout, stderr = process.communicate()
     assert stdout, stderr
+    with (folder / "cron.log").open("a") as log:
+        log.write(stderr)
     return json.loads(stdout)
 
 
 # Commands, options, exit codes
 
 
+def params(command: click.Command) -> list[click.Parameter]:
+    """Return what a command takes, and what those below it take."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return [*command.params, *(each for one in below for each in params(one))]
+
+
 COMMANDS = sorted(cronrunner.commands)
 OPTIONS = [
     pytest.param(name, option, id=f"{name}-{option.opts[-1]}")
     for name in COMMANDS
-    for option in cronrunner.commands[name].params
+    for option in params(cronrunner.commands[name])
     if isinstance(option, click.Option)
 ]
 SHARED = ("Options that are everywhere", "Options that choose tenants")
@@ -101,7 +109,7 @@ def test_every_option_has_help_and_a_row(name: str, option: click.Option) -> Non
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_option_is_described_that_is_not_there(name: str) -> None:
-    known = {written for option in cronrunner.commands[name].params for written in option.opts}
+    known = {written for option in params(cronrunner.commands[name]) for written in option.opts}
     described = re.findall(r"^\| `(--[a-z-]+)", sections(CLI)[name], re.MULTILINE)
     assert set(described) <= known
 
@@ -112,7 +120,7 @@ def test_every_option_that_a_page_mentions_exists(page: str) -> None:
     known = {"--version", "--help", "--preserve-status"} | {
         written
         for command in cronrunner.commands.values()
-        for option in command.params
+        for option in params(command)
         for written in option.opts
     }
     typed = re.findall(r"cronrunner ((?:[^`\n]|\\\n)*)", PAGES[page])
@@ -142,7 +150,7 @@ def test_the_readme_has_the_exit_codes() -> None:
 
 @pytest.mark.parametrize("command", [cronrunner, *cronrunner.commands.values()])
 def test_every_environment_variable_is_documented(command: click.Command) -> None:
-    variables = {str(option.envvar) for option in command.params if option.envvar}
+    variables = {str(option.envvar) for option in params(command) if option.envvar}
     documented = sections(CLI)["Environment variables"]
     assert all(f"| `{name}` |" in documented for name in variables)
 
@@ -177,6 +185,7 @@ DOCUMENTS = {
     ("history", "--runs"): ("history",),
     ("pause",): ("pause",),
     ("check",): ("check",),
+    ("logs", "summary", "cron.log"): ("logs",),
 }
 #: Mappings whose keys are data.
 DATA = {"outcomes", "counters", "labels", "options"}
