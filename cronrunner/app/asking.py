@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from cronrunner.errors import ConfigError, Problem
 from cronrunner.model import Job
@@ -13,6 +13,9 @@ from cronrunner.planning import nearest, select_jobs
 Typed = Iterable[tuple[str, str]]
 #: Job -> option -> value, as it was typed.
 Asked = Mapping[str, Mapping[str, str]]
+
+#: What the option is called by which a job is told to alert.
+_ALERT: Final = "alert_on_failure"
 
 
 def read_asked(
@@ -45,6 +48,13 @@ def remembered(kept: Mapping[str, Any], jobs: Iterable[Job]) -> Iterator[tuple[s
     for job in jobs:
         for option, value in kept.get(job.name, {}).items():
             yield f"{job.name}.{option}", value
+
+
+def alerting(jobs: Iterable[Job]) -> Iterator[tuple[str, str]]:
+    """Give what lets all jobs alert that have a switch for it, as if it were typed."""
+    for job in jobs:
+        if _ALERT in job.options and isinstance(job.options[_ALERT].default, bool):
+            yield f"{job.name}.{_ALERT}", "true"
 
 
 def _meant(

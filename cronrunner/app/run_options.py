@@ -33,6 +33,8 @@ class RunOptions:
     canary: int = 0
     #: Names and values of options of jobs.
     options: tuple[tuple[str, str], ...] = ()
+    #: Jobs that can alert do so, whatever else says.
+    alert: bool = False
 
 
 def refuse_contradictions(options: RunOptions) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cronrunner import planning
 from cronrunner.affinity import OneCpu, allowed_cpus
 from cronrunner.app import dry, visiting
-from cronrunner.app.asking import Asked, Typed, read_asked, remembered
+from cronrunner.app.asking import Asked, alerting, read_asked, remembered
 from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due, MissedSlots
@@ -146,7 +146,9 @@ class _Start:
     def _asked(self) -> Asked:
         """Say what options the command line gives; whoever repeats a run keeps that run's."""
         kept = {} if self._earlier is None else self._earlier["selection"].get("options", {})
-        typed: Typed = [*remembered(kept, self._jobs), *self._options.options]
+        typed = [*remembered(kept, self._jobs), *self._options.options]
+        if self._options.alert:
+            typed += alerting(self._jobs)
         catalogue, redact = self._app.catalogue, self._app.redactor.text
         return read_asked(typed, catalogue.jobs, self._selection.jobs, redact=redact)
 

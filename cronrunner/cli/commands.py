@@ -37,6 +37,7 @@ _OUTCOMES = (
 @click.option("--resume", metavar="RUN", help="Do what an earlier run has left; `last` is one.")
 @click.option("--only-failed", metavar="RUN", help="Repeat what did not go well in a run.")
 @values_option
+@click.option("--alert", is_flag=True, help="Let jobs alert on failure, whatever is configured.")
 @limit_options
 @config_option
 @json_option

@@ -52,6 +52,7 @@ def run_now(  # noqa: PLR0913 - the command's options
     resume: str | None = None,
     only_failed: str | None = None,
     values: tuple[tuple[str, str], ...] = (),
+    alert: bool = False,
 ) -> int:
     """Run, print the summary or the document, and return the exit code."""
     selection = Selection(
@@ -77,6 +78,7 @@ def run_now(  # noqa: PLR0913 - the command's options
         canary=canary,
         metrics_port=metrics_port,
         options=values,
+        alert=alert,
     )
     changes = Changes() if dry_run else None
     with open_app(config, checked=False) as app:

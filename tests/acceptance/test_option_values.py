@@ -116,3 +116,41 @@ def test_a_plan_checks_and_shows_them(tmp_path: Path) -> None:
 
     assert "option jobs.one.days=3" in shown.stdout
     assert (refused.code, "expected at least 1, got 0" in refused.stderr) == (2, True)
+
+
+ALERTING = """
+    from cronrunner import Option
+
+    @job(options={"alert_on_failure": Option(False, environment="ALERT_ON_FAILURE")})
+    def can(ctx):
+        return {"alerts": int(ctx.options["alert_on_failure"])}
+
+    @job(options={"alert_on_failure": Option(False)}, isolation="process")
+    def apart(ctx):
+        return {"alerts": int(ctx.options["alert_on_failure"])}
+
+    @job
+    def cannot(ctx):
+        return {"options": len(ctx.options)}
+"""
+
+
+def alerts(finished: Finished) -> dict[str, int]:
+    rows = finished.document["executions"]
+    return {row["job"]: row["counters"].get("alerts", 0) for row in rows}
+
+
+def test_whoever_asks_for_alerts_gets_them_from_all_jobs_that_can(tmp_path: Path) -> None:
+    off = {"jobs.can": {"options": {"alert_on_failure": False}}}
+    fleet = small(tmp_path, ALERTING, tenants=1)
+    fleet.configure(
+        {
+            "servers": {"files": {"url": "sqlite://", "discover": {"directory": "tenants"}}},
+            "tenants": {"t0": {"jobs": off}},
+        }
+    )
+    asked = fleet.run("run", "--json", "--alert")
+    usual = fleet.run("run", "--json")
+
+    assert (asked.code, alerts(asked)) == (0, {"jobs.apart": 1, "jobs.can": 1, "jobs.cannot": 0})
+    assert sum(alerts(usual).values()) == 0
