@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -33,8 +34,10 @@ def assert_idempotent(tenant: ThrowawayTenant, job: JobName, **given: Any) -> di
 
 
 def _changes(table: str, before: Sequence[Row], after: Sequence[Row]) -> Iterator[str]:
-    lines = [f"  {table}: only before it: {row}" for row in before if row not in after]
-    lines += [f"  {table}: only after it: {row}" for row in after if row not in before]
+    # Counted: a table without a key may have equal rows.
+    then, now = Counter(map(repr, before)), Counter(map(repr, after))
+    lines = [f"  {table}: only before it: {row}" for row in (then - now).elements()]
+    lines += [f"  {table}: only after it: {row}" for row in (now - then).elements()]
     yield from lines[:_SHOWN]
     if len(lines) > _SHOWN:
         yield f"  {table}: and {len(lines) - _SHOWN} more"

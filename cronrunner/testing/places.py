@@ -128,8 +128,10 @@ def _create(engine: Engine, schema: Schema) -> None:
         return
     script = schema.read_text(encoding="utf-8") if isinstance(schema, Path) else schema or ""
     with engine.begin() as connection:
+        # As they are written: a percent sign stands for itself.
+        plain = connection.execution_options(no_parameters=True)
         for statement in sqlparse.split(sqlparse.format(script, strip_comments=True)):
-            connection.exec_driver_sql(statement.rstrip(";").replace("%", "%%"))
+            plain.exec_driver_sql(statement)
 
 
 def _tables(engine: Engine, schema: Schema) -> MetaData:
