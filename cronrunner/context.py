@@ -20,7 +20,7 @@ from cronrunner.errors import (
     DeadlineError,
     NoTenantError,
 )
-from cronrunner.model import EMPTY, Job, Request, Result, Tenant, Transaction
+from cronrunner.model import EMPTY, Job, Request, Tenant, Transaction
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -42,7 +42,7 @@ class JobContext:
         deadline: datetime,
         options: Mapping[str, Any] = EMPTY,
         prepared: Any = None,  # noqa: ANN401 - what the job's prepare returned
-        results: Callable[[], Iterable[Result]] | None = None,
+        results: Callable[[], Iterable[Mapping[str, Any]]] | None = None,
     ) -> None:
         #: The tenant; for fleet-scope work its name is the empty string.
         self.tenant = tenant
@@ -142,7 +142,7 @@ class JobContext:
             clause = clause.bindparams(bindparam(name, times[name], type_=UtcDateTime()))
         return self.connection.execute(clause, wanted)
 
-    def results(self) -> Iterable[Result]:
+    def results(self) -> Iterable[Mapping[str, Any]]:
         """Stream the outcomes of this job's slot, in ``summarize`` only."""
         if self._results is None:
             msg = "ctx.results() is for summarize; a job sees its own tenant only"

@@ -129,3 +129,41 @@ def rate_limit(expires_at: datetime) -> dict[str, Any]:
         "hits": 3,
         "expires_at": expires_at,
     }
+
+
+def control(**values: Any) -> dict[str, Any]:
+    number = next(_numbers)
+    return {
+        "framework_code": "ISO",
+        "control_code": f"A.{number}",
+        "title": f"Access is reviewed {number}",
+        "retired": False,
+        **values,
+    }
+
+
+def evidence(control_id: int, result: str = "pass", **values: Any) -> dict[str, Any]:
+    return {"control_id": control_id, "result": result, "collected_at": ago(days=1), **values}
+
+
+def snapshot(statuses: dict[str, str], **values: Any) -> dict[str, Any]:
+    return {"slot": ago(days=7), "statuses": statuses, "changes": [], "counts": {}, **values}
+
+
+def comparison(**values: Any) -> dict[str, Any]:
+    return {
+        "name": "Directory and payroll",
+        "left_dataset": "directory",
+        "right_dataset": "payroll",
+        "frequency": "daily",
+        "run_day": None,
+        "run_hour": 0,
+        "ignore_fields": [],
+        "enabled": True,
+        **values,
+    }
+
+
+def access(dataset: str, row_key: str, attrs: Any = None, **values: Any) -> dict[str, Any]:
+    attrs = {} if attrs is None else attrs
+    return {"dataset": dataset, "row_key": row_key, "attrs": attrs, **values}
