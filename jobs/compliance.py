@@ -42,8 +42,18 @@ if TYPE_CHECKING:
 def overdue_actions(ctx: JobContext) -> Mapping[str, int]:
     """Flag the open actions whose due date has passed.
 
-    An action that is due today is not late, and one without a due date never is. A flagged
-    action is left alone from then on, so that running a slot again changes nothing.
+    An action that is ``created`` or ``in_progress``, whose due date is before today and which has
+    no flag gets ``is_overdue``, ``overdue_since`` (today) and ``updated_at`` (the slot). One that
+    is due today is not late, and one without a due date never is. A flagged action is left alone
+    from then on, so that running a slot again changes nothing.
+
+    Counters:
+      flagged: actions that got the flag
+      notified: notices written, to the active owners of these actions
+      no_owner: flagged actions whose owner is not active or not there, when notices are wanted
+      errors: items that could not be done
+
+    From: Risk Legion, overdue action check
     """
     today = _today(ctx)
     late = _late(today)
@@ -128,9 +138,9 @@ def drift_snapshot(ctx: JobContext) -> Mapping[str, int]:
     """Keep the state of each control, and what has changed since the last time.
 
     Of a control that is not retired the newest evidence counts that was collected by the slot.
-    None makes it not_assessed, fail non_compliant, warning warning, pass compliant; a pass whose
-    valid_until lies before today, in the tenant's zone, is a warning. A result that is not known
-    is an error of its item, and the control keeps the state it had.
+    None makes it ``not_assessed``, fail ``non_compliant``, warning ``warning``, pass ``compliant``;
+    a pass whose ``valid_until`` lies before today, in the tenant's zone, is a warning. A result
+    that is not known is an error of its item, and the control keeps the state it had.
 
     The states are compared with those of the latest snapshot before the slot. To become compliant,
     or a warning after non_compliant, is an improvement. Everything else is a regression: critical
@@ -154,8 +164,12 @@ def drift_snapshot(ctx: JobContext) -> Mapping[str, int]:
       removed: controls that were in it, and are retired or gone
       alerts: messages queued
       errors: controls with an unknown result, and addresses that are none
-      regressions_7d: regressions of the 7 days up to the slot; 30d and 90d likewise
-      improvements_7d: improvements of these days; 30d and 90d likewise
+      regressions_7d: regressions of the 7 days up to the slot
+      improvements_7d: improvements of these days
+      regressions_30d: regressions of 30 days
+      improvements_30d: improvements of 30 days
+      regressions_90d: regressions of 90 days
+      improvements_90d: improvements of 90 days
 
     From: OpsDeck, compliance drift snapshot
     """

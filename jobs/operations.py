@@ -41,8 +41,30 @@ _PERIOD: Final = "%Y-%m-%dT%H:%M:%SZ"
 def health_check(ctx: JobContext) -> Mapping[str, int]:
     """Look at each component of the tenant, and keep what was found as a report.
 
-    A tenant that is not well is what this job is there to find: it fails only when it cannot
-    keep its report. A slot that has a report is not examined again.
+    Each component is ok, a warning or a failure; what cannot be looked at fails. The report, of
+    the kind ``health``, is kept once for each slot, and a slot that has one is not examined again.
+    A tenant that is not well is what this job is there to find: it fails only when it cannot keep
+    its report.
+
+    - ``database``: a warning when it takes more than ``slow_ms`` to answer
+    - ``schema``: fails when a table is missing
+    - ``outbox``: a warning when a message has been due for more than 30 minutes, or was given up in
+      the last 24 hours; fails when one has been due for more than 24 hours
+    - ``integrations``: a warning when one that is enabled is not ok; fails when none is
+    - ``email_sync``: the same for mailboxes
+    - ``backups``: a warning when a component was verified more than 8 days ago, or never; fails
+      when the latest verification of one has failed
+    - ``jobs``: a warning when an item of a job has failed three times
+
+    Counters:
+      ok: components that are ok
+      warning: components that somebody should look at when there is time
+      fail: components that somebody should look at now
+      alerts: messages queued
+      existing: 1 when the slot had its report already; all others are then 0
+      errors: items that could not be done
+
+    From: AgencyStack and Orchid cronapp, health checks
     """
     counters = {"ok": 0, "warning": 0, "fail": 0, "alerts": 0, "existing": 0, "errors": 0}
     period = ctx.slot.strftime(_PERIOD)
