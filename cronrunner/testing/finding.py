@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ def job_folder(project: Path) -> Path:
     said = read_document(configuration).data if configuration.is_file() else {}
     default = TenantsFile.model_fields["job_folder"].default
     return project / str(said.get("job_folder", default))
+
+
+@cache
+def jobs_in(folder: Path) -> Jobs:
+    """Return the jobs of a folder, found once for all tests."""
+    return Jobs(folder)
 
 
 class Jobs:

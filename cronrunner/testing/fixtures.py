@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import MetaData, make_url
 
-from cronrunner.testing.finding import Jobs, job_folder
+from cronrunner.testing.finding import job_folder, jobs_in
 from cronrunner.testing.places import Files, Place, Schema, ServerDatabase
 from cronrunner.testing.tenant import ThrowawayTenant
 
@@ -53,7 +53,7 @@ def throwaway_tenant(
             request.session.addfinalizer(lambda: places.pop(kind).close())
         place = places[kind]
         database = place.take()
-        found = Jobs(jobs or job_folder(request.config.rootpath))
+        found = jobs_in(jobs or job_folder(request.config.rootpath))
         yield ThrowawayTenant(place, database, found, tables=tables, name=name)
         place.give_back(database)
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from types import TracebackType
 from typing import Any, Final
 
 import structlog
@@ -63,6 +64,7 @@ class Attempted:
 
     def refuse_unwell(self) -> None:
         """Raise what the job raised, or ``NotWellError`` when something else went wrong."""
+        __tracebackhide__ = True
         if self.exception is not None and self.outcome is not Outcome.TIMED_OUT:
             raise self.exception
         if self.outcome is not Outcome.SUCCEEDED:
@@ -103,13 +105,14 @@ class Stage:
         self, request: Request, tenant: Tenant, work: Work, clock: Callable[[], datetime]
     ) -> Attempted:
         """Make one attempt."""
-        raised: list[BaseException] = []
+        raised: list[tuple[BaseException, TracebackType | None]] = []
 
         def call(ctx: JobContext) -> Any:
             try:
                 return work.call(ctx)
             except BaseException as error:
-                raised.append(error)
+                # Only what is the job's own: the frames around it tell its author nothing.
+                raised.append((error, error.__traceback__ and error.__traceback__.tb_next))
                 raise
 
         performer = Performer(
@@ -126,7 +129,9 @@ class Stage:
         )
         with captured_log() as log:
             (result,) = performer(VisitRequest(tenant=tenant, requests=(request,)))
-        exception = raised[0] if raised else None
+        exception = None
+        for error, frames in raised:
+            exception = error.with_traceback(frames)
         if isinstance(exception, KeyboardInterrupt):
             raise exception
         return Attempted(result=result, log=log, exception=exception)

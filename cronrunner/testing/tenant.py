@@ -92,6 +92,7 @@ class ThrowawayTenant:
         the test says otherwise) or a function. What the job's ``prepare`` returns is ``prepared``
         unless the test gives it. Every other keyword is an option of the job.
         """
+        __tracebackhide__ = True
         attempted = self.attempt(
             job,
             slot=slot,
