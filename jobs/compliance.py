@@ -53,7 +53,7 @@ def overdue_actions(ctx: JobContext) -> Mapping[str, int]:
       no_owner: flagged actions whose owner is not active or not there, when notices are wanted
       errors: items that could not be done
 
-    From: Risk Legion, overdue action check
+    From: Risk Legion: overdue action check
     """
     today = _today(ctx)
     late = _late(today)
@@ -171,7 +171,7 @@ def drift_snapshot(ctx: JobContext) -> Mapping[str, int]:
       regressions_90d: regressions of 90 days
       improvements_90d: improvements of 90 days
 
-    From: OpsDeck, compliance drift snapshot
+    From: OpsDeck: compliance drift snapshot
     """
     counters = dict.fromkeys(_COUNTERS, 0)
     if _has_snapshot(ctx):

@@ -64,7 +64,7 @@ def health_check(ctx: JobContext) -> Mapping[str, int]:
       existing: 1 when the slot had its report already; all others are then 0
       errors: items that could not be done
 
-    From: AgencyStack and Orchid cronapp, health checks
+    From: AgencyStack: health check; Orchid cronapp: health checks
     """
     counters = {"ok": 0, "warning": 0, "fail": 0, "alerts": 0, "existing": 0, "errors": 0}
     period = ctx.slot.strftime(_PERIOD)

@@ -65,7 +65,7 @@ def aggregate_metrics(ctx: JobContext) -> Mapping[str, int]:
       unchanged: figures that were right already
       errors: items that could not be done
 
-    From: Risk Legion, metric aggregation
+    From: Risk Legion: metric aggregation
     """
     counters = {"days": 0, "written": 0, "updated": 0, "unchanged": 0, "errors": 0}
     for day in _days_to_count(ctx):

@@ -61,7 +61,7 @@ def execute_due(ctx: JobContext) -> Mapping[str, int]:
       findings: differences that were found
       errors: comparisons that could not be read, and rows left out
 
-    From: OpsDeck, user access review execution
+    From: OpsDeck: user access review execution
     """
     counters = dict.fromkeys(("due", "executed", "failed", "findings"), 0)
     items = Items(ctx)

@@ -53,13 +53,12 @@ class Files:
 
     def take(self) -> str:
         """Copy the file."""
-        name = f"tenant{next(self._numbers)}.db"
-        shutil.copy(self._folder / "empty.db", self._folder / name)
-        return name
+        path = self._folder / f"tenant{next(self._numbers)}.db"
+        return str(shutil.copy(self._folder / "empty.db", path))
 
     def give_back(self, database: str) -> None:
         """Remove the copy."""
-        (self._folder / database).unlink()
+        Path(database).unlink()
 
     def close(self) -> None:
         """Close what was opened; the folder is the caller's."""

@@ -17,8 +17,8 @@ from structlog.testing import LogCapture
 from cronrunner.context import JobContext
 from cronrunner.databases import Endpoint
 from cronrunner.databases.base import tenant_dialect
-from cronrunner.engines import Engines
-from cronrunner.errors import CronrunnerError
+from cronrunner.engines import Engines, TenantEngine
+from cronrunner.errors import CronrunnerError, DeadlineError
 from cronrunner.events import Dispatcher
 from cronrunner.execution import Performer, Work
 from cronrunner.model import Outcome, Request, Result, Tenant, VisitRequest
@@ -65,7 +65,9 @@ class Attempted:
     def refuse_unwell(self) -> None:
         """Raise what the job raised, or ``NotWellError`` when something else went wrong."""
         __tracebackhide__ = True
-        if self.exception is not None and self.outcome is not Outcome.TIMED_OUT:
+        # What a statement raises that was cancelled is not what went wrong.
+        cancelled = self.outcome is Outcome.TIMED_OUT
+        if isinstance(self.exception, DeadlineError if cancelled else BaseException):
             raise self.exception
         if self.outcome is not Outcome.SUCCEEDED:
             raise NotWellError(self.result) from self.exception
@@ -84,7 +86,7 @@ class Stage:
     """The engines of one server, and the watch over deadlines there."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.engines = Engines({endpoint.name: endpoint})
+        self.engines = _HeardEngines({endpoint.name: endpoint})
         self._server = endpoint.name
         self._watchdog = Watchdog(grace=_GRACE)
 
@@ -94,12 +96,17 @@ class Stage:
         self.engines.close()
 
     def engine(self, database: str) -> Engine:
-        """Make an engine for the test itself; it keeps no connection."""
+        """Make an engine for the test itself; it keeps no connection.
+
+        Who listens to it hears what jobs do as well, until the next one is made.
+        """
         parts = self.engines.server(self._server)
         is_file = parts.kind.name == "sqlite"
         dialect = tenant_dialect(parts.dialect, "main" if is_file else database)
         pool = NullPool(partial(parts.kind.connect, parts, database), dialect=dialect)
-        return Engine(pool, dialect, parts.endpoint.url._replace(database=database))
+        made = Engine(pool, dialect, parts.endpoint.url._replace(database=database))
+        self.engines.heard_by = made
+        return made
 
     def perform(
         self, request: Request, tenant: Tenant, work: Work, clock: Callable[[], datetime]
@@ -135,6 +142,22 @@ class Stage:
         if isinstance(exception, KeyboardInterrupt):
             raise exception
         return Attempted(result=result, log=log, exception=exception)
+
+
+class _HeardEngines(Engines):
+    """Engines of visits whose events reach the listeners of the test's own engine."""
+
+    heard_by: Engine | None = None
+
+    def visit(self, tenant: Tenant) -> TenantEngine:
+        """Return the tenant's engine, not yet connected."""
+        visit, own = super().visit(tenant), self.heard_by
+        if own is not None:
+            # As SQLAlchemy joins an engine with one that has other execution options.
+            joined = visit.engine.dispatch._join(own.dispatch)  # noqa: SLF001
+            visit.engine.dispatch = joined
+            visit.engine._has_events = own._has_events  # noqa: SLF001
+        return visit
 
 
 @contextmanager

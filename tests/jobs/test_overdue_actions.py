@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime
 
 import pytest
-from sqlalchemy import Engine, event, text, update
+from sqlalchemy import event, text, update
 from sqlalchemy.exc import DBAPIError
 
 from jobs.schema import notifications, users, work_items
@@ -140,11 +140,11 @@ def test_an_action_that_is_completed_meanwhile_is_neither_flagged_nor_told(
             done = update(work_items).where(work_items.c.id == 2).values(status="completed")
             connection.execute(done)
 
-    event.listen(Engine, "before_cursor_execute", complete)
+    event.listen(tenant.engine, "before_cursor_execute", complete)
     try:
         counters = tenant.run(JOB, notify=True)
     finally:
-        event.remove(Engine, "before_cursor_execute", complete)
+        event.remove(tenant.engine, "before_cursor_execute", complete)
 
     assert counters == NOTHING | {"flagged": 1, "notified": 1}
     assert [row["is_overdue"] for row in tenant.rows(work_items)] == [True, None]

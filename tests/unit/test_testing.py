@@ -3,16 +3,17 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pymysql
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, event, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from cronrunner import Cancel, Option, Retry, Skip, job
-from cronrunner.errors import ConfigError, JobFileError
+from cronrunner.errors import ConfigError, DeadlineError, JobFileError
 from cronrunner.model import Outcome
 from cronrunner.testing import (
     SLOT,
@@ -147,6 +148,18 @@ def test_a_deadline_ends_a_statement_at_the_server(tenant: ThrowawayTenant) -> N
         tenant.run(blocked)
 
 
+def test_a_job_that_looks_at_its_deadline_itself_raises_what_it_raises(
+    tenant: ThrowawayTenant,
+) -> None:
+    def ask(ctx):
+        while True:
+            ctx.check()
+
+    moments = count()
+    with pytest.raises(DeadlineError):
+        tenant.run(ask, clock=lambda: SLOT + next(moments) * timedelta(minutes=1))
+
+
 def test_time_stands_still_late_after_the_slot(tenant: ThrowawayTenant) -> None:
     seen: list[datetime] = []
 
@@ -260,6 +273,23 @@ def test_a_slot_that_is_marked_is_not_run_again(tenant: ThrowawayTenant) -> None
 
     assert (again.counters, again.reason) == ({"added": 1}, "recovered")
     assert len(tenant.rows(pets)) == 1
+
+
+@pytest.mark.parametrize("exactly_once", [False, True])
+def test_who_listens_to_the_engine_of_the_test_hears_what_jobs_do(
+    tenant: ThrowawayTenant, exactly_once
+) -> None:
+    @job(exactly_once=exactly_once)
+    def count_pets(ctx):
+        return {"pets": len(ctx.connection.execute(select(pets.c.id)).all())}
+
+    def meanwhile(connection, _cursor, statement, *_rest) -> None:
+        if statement.startswith("SELECT pets.id"):
+            connection.exec_driver_sql("INSERT INTO pets (name) VALUES ('Rex')")
+
+    event.listen(tenant.engine, "before_cursor_execute", meanwhile)
+
+    assert tenant.run(count_pets) == {"pets": 1}
 
 
 def test_a_dry_run_counts_and_rolls_back(tenant: ThrowawayTenant) -> None:
