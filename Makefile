@@ -112,6 +112,10 @@ schema: install  ## Write the JSON Schema of tenants.yaml
 	$(BIN)/cronrunner check --print-schema > .cache/schema.json
 	@mv .cache/schema.json docs/tenants.schema.json
 
+.PHONY: pages
+pages: install  ## Write the pages of the shipped jobs
+	$(BIN)/python scripts/pages.py
+
 .PHONY: image
 image:  ## Build the container image
 	$(or $(BUILDER),$(error Docker or Podman is needed: apt-get install podman)) build --tag $(IMAGE) .

@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from cronsim import CronSim
 
 _FIELDS: Final = 5
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,6 +33,11 @@ def check(expression: str) -> None:
     Five fields: minute, hour, day of month, month, day of week (0 and 7 are Sunday).
     """
     next(_simulate(expression, _EPOCH))
+
+
+def in_words(expression: str) -> str:
+    """Say when a cron expression fires: ``At midnight every day``. Raises ``ValueError``."""
+    return _simulate(expression, _EPOCH).explain()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +94,7 @@ def _until(slots: Iterator[datetime], before: datetime) -> Iterator[datetime]:
         yield slot
 
 
-def _simulate(expression: str, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+def _simulate(expression: str, start: datetime, *, reverse: bool = False) -> CronSim:
     from cronsim import CronSim, CronSimError  # noqa: PLC0415 - only what has schedules pays
 
     fields = expression.split()
@@ -95,8 +103,7 @@ def _simulate(expression: str, start: datetime, *, reverse: bool = False) -> Ite
         msg = f"expected a cron expression of five fields, got {expression!r}"
         raise ValueError(msg)
     try:
-        slots: Iterator[datetime] = CronSim(" ".join(fields), start, reverse=reverse)
+        return CronSim(" ".join(fields), start, reverse=reverse)
     except CronSimError as error:
         msg = f"expected a cron expression that can fire, got {expression!r} ({error})"
         raise ValueError(msg) from error
-    return slots

@@ -64,6 +64,11 @@ class Items:
             if state is not None and state[0] == "error":
                 self._forget(key)
 
+    def has_failed(self, key: str) -> bool:
+        """Tell whether ``key`` could not be done the last time it was attempted."""
+        known = self._known.get(key)
+        return known is not None and known[0] == "error"
+
     def is_done(self, key: str) -> bool:
         """Tell whether ``key`` was marked, by this slot or an earlier one."""
         state = self._state(key)

@@ -58,5 +58,13 @@ def local_day(day: date, zone: str) -> Window:
     return Window(_midnight(day, zone), _midnight(day + timedelta(days=1), zone))
 
 
+def local_hour(day: date, hour: int, zone: str) -> datetime:
+    """Return the instant at which clocks show this full hour, in UTC; of two the first.
+
+    Where they jump over it, it is the hour after. Raises ``ValueError`` for an hour that is none.
+    """
+    return datetime.combine(day, time(hour), ZoneInfo(zone)).astimezone(UTC)
+
+
 def _midnight(day: date, zone: str) -> datetime:
-    return datetime.combine(day, time(), ZoneInfo(zone)).astimezone(UTC)
+    return local_hour(day, 0, zone)

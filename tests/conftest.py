@@ -109,6 +109,12 @@ def mariadb(server_kind: type[DatabaseServer]) -> Iterator[DatabaseServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def mariadb_url(mariadb: DatabaseServer) -> str:
+    """Tell `throwaway_tenant` where that server is."""
+    return mariadb.url()
+
+
 @pytest.fixture
 def prefix(request: pytest.FixtureRequest) -> Iterator[str]:
     """Give a beginning for names that no other test uses; such databases are dropped afterwards."""

@@ -88,10 +88,14 @@ def plan(**asked: Any) -> int:  # noqa: ANN401 - the options above
 
 
 @click.command()
+@click.argument("jobs", nargs=-1, metavar="[JOB]...")
 @config_option
 @json_option
 def jobs(**asked: Any) -> int:  # noqa: ANN401 - the options above
-    """Show the jobs that there are."""
+    """Show the jobs that there are, or all that is to know of those named.
+
+    A JOB is a name, a glob, or the last part of a name.
+    """
     from cronrunner.cli.inspecting import show_jobs  # noqa: PLC0415 - see the module
 
     return show_jobs(**asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from cronrunner import planning
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.choosing import discover, selection_of
+from cronrunner.cli.describing import page_of
 from cronrunner.cli.opening import open_app
 from cronrunner.cli.tables import SHOWN, print_table
 from cronrunner.databases import describe
@@ -20,30 +22,29 @@ from cronrunner.model import FLEET_TENANT, ExitCode, Job, Pair, Pause, Tenant
 from cronrunner.schedule import Schedule
 
 
-def show_jobs(*, config: str | None, as_json: bool) -> int:
-    """Print the jobs; broken files go to stderr."""
+def show_jobs(*, jobs: Sequence[str], config: str | None, as_json: bool) -> int:
+    """Print the jobs, or a page for each of those named; broken files go to stderr."""
     with open_app(config) as app:
         for problem in app.found.problems:
             rendering.complain(str(problem))
-        jobs = list(app.catalogue.jobs.values())
-        pauses = _pauses_if_known(app)
+        known = app.catalogue.jobs
+        chosen = planning.select_jobs(known, jobs) if jobs else tuple(known.values())
         if as_json:
-            documents.write([_job_document(job, pauses) for job in jobs])
+            pauses = _pauses_if_known(app)
+            documents.write([_job_document(job, pauses) for job in chosen])
+        elif jobs:
+            pages = (page_of(job, app.catalogue.options(job, FLEET_TENANT)) for job in chosen)
+            sys.stdout.write(app.redactor.text("\n".join(pages)))
         else:
-            columns = (
-                "job",
-                "schedule",
-                "next (UTC)",
-                "timeout",
-                "scope",
-                "file",
-                "paused",
-                "what",
-            )
-            slots = {job.name: app.catalogue.schedule(job, FLEET_TENANT) for job in jobs}
-            now = app.clock()
-            print_table(columns, (_job_cells(job, slots[job.name], now, pauses) for job in jobs))
+            _print_jobs(app, chosen)
     return ExitCode.NOT_WELL if app.found.problems else ExitCode.OK
+
+
+def _print_jobs(app: App, jobs: Sequence[Job]) -> None:
+    columns = ("job", "schedule", "next (UTC)", "timeout", "scope", "file", "paused", "what")
+    pauses, now = _pauses_if_known(app), app.clock()
+    slots = {job.name: app.catalogue.schedule(job, FLEET_TENANT) for job in jobs}
+    print_table(columns, (_job_cells(job, slots[job.name], now, pauses) for job in jobs))
 
 
 def _pauses_if_known(app: App) -> Sequence[Pause] | None:

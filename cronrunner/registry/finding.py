@@ -17,7 +17,7 @@ from cronrunner.model import (
     Job,
 )
 from cronrunner.registry.building import build
-from cronrunner.registry.declaration import MARK, Declaration
+from cronrunner.registry.declaration import MARK, Declaration, JobFunction
 from cronrunner.registry.sql import load_sql
 
 
@@ -103,21 +103,31 @@ def _load_python(path: Path) -> Iterator[Job]:
         declaration = getattr(function, MARK, None)
         if not isinstance(declaration, Declaration) or function.__module__ != name:
             continue
-        line = inspect.unwrap(function).__code__.co_firstlineno
-        found = build(
-            declaration,
-            call=function,
-            default_name=f"{path.stem}.{function.__name__}",
-            file=path.name,
-            line=line,
-            description=inspect.getdoc(function) or "",
-        )
-        if isinstance(found, Job):
-            yield found
-        else:
-            problems.extend(found)
+        try:
+            yield job_of(function)
+        except JobFileError as error:
+            problems.extend(error.problems)
     if problems:
         raise JobFileError(problems)
+
+
+def job_of(function: JobFunction) -> Job:
+    """Return the job that a function is, with or without a declaration.
+
+    Raises ``JobFileError`` with all that is wrong with it.
+    """
+    code = inspect.unwrap(function).__code__
+    found = build(
+        getattr(function, MARK, Declaration()),
+        call=function,
+        default_name=f"{function.__module__.rpartition('.')[2]}.{function.__name__}",
+        file=Path(code.co_filename).name,
+        line=code.co_firstlineno,
+        description=inspect.getdoc(function) or "",
+    )
+    if isinstance(found, Job):
+        return found
+    raise JobFileError(found)
 
 
 def _import_problem(path: Path, error: BaseException) -> Problem:

@@ -83,6 +83,28 @@ def test_jobs_are_shown_with_what_is_declared(tmp_path: Path) -> None:
     text = fleet.run("jobs").stdout
     assert "Count the days." in text
     assert "jobs.once (disabled)" in text
+    assert [row["job"] for row in fleet.run("jobs", "once", "--json").document] == ["jobs.once"]
+
+
+def test_a_job_that_is_named_is_shown_with_all_that_is_to_know(tmp_path: Path) -> None:
+    fleet = small(tmp_path, JOBS)
+    servers = {"files": {"url": "sqlite://", "discover": {"directory": "tenants"}}}
+    here = {"jobs.work": {"timeout": "3m", "options": {"days": 7}}}
+    fleet.configure({"servers": servers, "jobs": here})
+
+    page = fleet.run("jobs", "work").stdout
+
+    assert page.startswith("# jobs.work\n\nCount the days.\n\nAll of them.\n")
+    assert "| timeout | 3m |" in page
+    assert "| `days` | `30` | `7` |" in page
+    assert "At 02:00 every day" in page
+    both = fleet.run("jobs", "once", "work").stdout
+    assert [line for line in both.splitlines() if line.startswith("# ")] == [
+        "# jobs.once",
+        "# jobs.work",
+    ]
+    assert "| enabled | no: it runs only when it is named |" in both
+    assert "jobs.work" in fleet.run("jobs", "jobs.wrok").stderr
 
 
 def test_tenants_are_shown_with_how_they_fare(tmp_path: Path) -> None:

@@ -147,12 +147,45 @@ def participant(exchange_id: int, **values: Any) -> dict[str, Any]:
     }
 
 
+def control(**values: Any) -> dict[str, Any]:
+    number = next(_numbers)
+    return {
+        "framework_code": "ISO",
+        "control_code": f"A.{number}",
+        "title": f"Access is reviewed {number}",
+        "retired": False,
+        **values,
+    }
+
+
 def token(**values: Any) -> dict[str, Any]:
     return {
         "token_hash": f"{next(_numbers):064x}",
         "purpose": "login",
         "created_at": ago(days=2),
         "expires_at": ago(days=-1),
+        **values,
+    }
+
+
+def evidence(control_id: int, result: str = "pass", **values: Any) -> dict[str, Any]:
+    return {"control_id": control_id, "result": result, "collected_at": ago(days=1), **values}
+
+
+def snapshot(statuses: dict[str, str], **values: Any) -> dict[str, Any]:
+    return {"slot": ago(days=7), "statuses": statuses, "changes": [], "counts": {}, **values}
+
+
+def comparison(**values: Any) -> dict[str, Any]:
+    return {
+        "name": "Directory and payroll",
+        "left_dataset": "directory",
+        "right_dataset": "payroll",
+        "frequency": "daily",
+        "run_day": None,
+        "run_hour": 0,
+        "ignore_fields": [],
+        "enabled": True,
         **values,
     }
 
@@ -187,3 +220,8 @@ def archived(archived_at: datetime, **values: Any) -> dict[str, Any]:
         "archived_at": archived_at,
         **values,
     }
+
+
+def access(dataset: str, row_key: str, attrs: Any = None, **values: Any) -> dict[str, Any]:
+    attrs = {} if attrs is None else attrs
+    return {"dataset": dataset, "row_key": row_key, "attrs": attrs, **values}

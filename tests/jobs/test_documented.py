@@ -1,36 +1,49 @@
-"""What docs/jobs.md says about the shipped jobs."""
-
-from pathlib import Path
+"""What the pages say about the shipped jobs."""
 
 import pytest
 
-from tests.jobs.tenant import JOBS
+from cronrunner.model import Scope
+from cronrunner.registry.description import read_description
+from scripts.pages import DOCS, pages
+from tests.jobs.tenant import JOBS, TenantDatabase
 
-PAGE = (Path(__file__).parents[2] / "docs" / "jobs.md").read_text()
+PAGES = pages()
+#: Where jobs come from, as in `From: OpsDeck: compliance drift snapshot`.
+SYSTEMS = {"Risk Legion", "OpsDeck", "AgencyStack", "Orchid cronapp", "Sneaky Klaus"}
+#: Those that can do without a catalogue, a file or a server of their own.
+ALONE = [name for name, job in JOBS.items() if job.scope is Scope.TENANT and job.prepare is None]
 
 
-def section(job: str) -> str:
-    """Return the part of the page below the job's own heading."""
-    return PAGE.partition(f"\n### {job}\n")[2].partition("\n### ")[0]
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_is_what_make_pages_would_write(path) -> None:
+    assert path.read_text(encoding="utf-8") == PAGES[path]
+
+
+def test_each_job_has_a_page_and_no_page_is_of_another() -> None:
+    assert {path.stem for path in (DOCS / "jobs").glob("*.md")} == set(JOBS)
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_each_job_has_its_row_with_its_schedule(job) -> None:
-    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{job}` |")]
-
+def test_each_job_has_a_row_that_leads_to_its_page(job) -> None:
+    (row,) = [line for line in PAGES[DOCS / "jobs.md"].splitlines() if f"](jobs/{job}.md)" in line]
     assert f"`{JOBS[job].schedule}`" in row
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_each_job_has_its_section_with_its_options(job) -> None:
-    for name, option in JOBS[job].options.items():
-        (row,) = [line for line in section(job).splitlines() if line.startswith(f"| `{name}` |")]
-        default = ",".join(option.default) if isinstance(option.default, tuple) else option.default
-        assert f"| `{str(default).lower()}` |" in row
-        assert (option.environment or "") in row
+def test_each_job_says_what_it_does_and_counts_and_where_it_comes_from(job) -> None:
+    said = read_description(JOBS[job].description)
+
+    assert said.summary.endswith(".")
+    assert said.counters
+    assert {part.partition(": ")[0] for part in said.origin.split("; ")} <= SYSTEMS
+    assert all(option.help for option in JOBS[job].options.values())
 
 
-def test_no_job_is_described_that_is_not_there() -> None:
-    described = {line.removeprefix("### ") for line in PAGE.splitlines() if line.startswith("### ")}
+@pytest.mark.parametrize("tenant", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("job", ALONE)
+def test_each_counter_is_described_and_no_other(tenant: TenantDatabase, job) -> None:
+    counters = tenant.attempt(job).counters
 
-    assert described == set(JOBS)
+    assert (
+        not counters or counters.keys() == read_description(JOBS[job].description).counters.keys()
+    )
