@@ -31,7 +31,7 @@ def subscriptions(ctx: JobContext) -> Mapping[str, int]:
       too_old: subscriptions that ended too long ago
       errors: subscriptions that could not be done
 
-    From: OD: subscription renewal check
+    From: OpsDeck: subscription renewal check
     """
     return expiry.alert_expiring(ctx, "subscription")
 
@@ -51,7 +51,7 @@ def credentials(ctx: JobContext) -> Mapping[str, int]:
       too_old: credentials that ended too long ago
       errors: credentials that could not be done
 
-    From: OD: credential expiry check
+    From: OpsDeck: credential expiry check
     """
     return expiry.alert_expiring(ctx, "credential")
 
@@ -71,6 +71,6 @@ def certificates(ctx: JobContext) -> Mapping[str, int]:
       too_old: certificates that ended too long ago
       errors: certificates that could not be done
 
-    From: OD: certificate expiry check
+    From: OpsDeck: certificate expiry check
     """
     return expiry.alert_expiring(ctx, "certificate")

@@ -73,7 +73,7 @@ def verify_backups(ctx: JobContext) -> Mapping[str, int]:
       alerts: e-mails to administrators
       errors: components whose result could not be kept
 
-    From: RL: backup verification; AS: backup verification
+    From: Risk Legion: backup verification; AgencyStack: backup verification
     """
     names = ("ok", "warning", "failed", "already", "alerts", "errors")
     counters = Counter(dict.fromkeys(names, 0))

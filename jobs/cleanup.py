@@ -29,6 +29,8 @@ def tokens(ctx: JobContext) -> Mapping[str, int]:
       expired: tokens that had ended
       used: tokens that had not ended and were used 24 hours ago or earlier
       errors: items that could not be done; always 0
+
+    From: Sneaky Klaus: token cleanup
     """
     ended = auth_tokens.c.expires_at <= ctx.slot
     used = auth_tokens.c.used_at <= ctx.slot - _USED
@@ -46,6 +48,8 @@ def sessions(ctx: JobContext) -> Mapping[str, int]:
     Counters:
       deleted: sessions that were deleted
       errors: items that could not be done; always 0
+
+    From: Sneaky Klaus: session cleanup
     """
     ended = user_sessions.c.expires_at <= ctx.slot
     return {"deleted": _delete(ctx, user_sessions, ended, ""), "errors": 0}

@@ -66,7 +66,7 @@ def update_dashboard(ctx: JobContext) -> Mapping[str, int]:
       changed: those that show something else than before
       errors: always 0
 
-    From: AS: dashboard update
+    From: AgencyStack: dashboard update
     """
     newest = ctx.connection.scalar(select(func.max(metric_values.c.as_of)).where(_is_tile()))
     if newest is not None and _bucket(ctx, newest) >= _bucket(ctx, ctx.slot):

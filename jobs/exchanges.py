@@ -54,7 +54,7 @@ def remind(ctx: JobContext) -> Mapping[str, int]:
       missed: reminders that are too late; each is counted in one slot only
       errors: exchanges and participants that could not be done
 
-    From: SK: reminder e-mails
+    From: Sneaky Klaus: reminder e-mails
     """
     items = Items(ctx)
     counters = {"due": 0, "messages": 0, "missed": 0}
@@ -83,7 +83,7 @@ def auto_complete(ctx: JobContext) -> Mapping[str, int]:
       completed: exchanges that were completed
       errors: exchanges that could not be done
 
-    From: SK: auto-complete exchanges
+    From: Sneaky Klaus: auto-complete exchanges
     """
     items = Items(ctx)
     completed = 0
@@ -126,7 +126,7 @@ def purge(ctx: JobContext) -> Mapping[str, int]:
       warned: exchanges of whose end somebody was warned
       errors: exchanges that could not be done
 
-    From: SK: data purge and its warning
+    From: Sneaky Klaus: data purge and its warning
     """
     respect_legal_hold(ctx)
     items = Items(ctx)

@@ -69,7 +69,7 @@ def inactive_users(ctx: JobContext) -> Mapping[str, int]:
       messages: e-mails that were queued
       errors: always 0
 
-    From: RL: inactive user report
+    From: Risk Legion: inactive user report
     """
     counters = {"inactive": 0, "never_logged_in": 0, "existing": 0, "messages": 0, "errors": 0}
     period = local_date(ctx.slot, ctx.tenant.timezone).isoformat()

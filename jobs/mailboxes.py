@@ -57,7 +57,7 @@ def email_sync_monitor(ctx: JobContext) -> Mapping[str, int]:
       recovered: mailboxes that are well again after an alert
       errors: mailboxes that were read in the future
 
-    From: OR: e-mail sync monitoring
+    From: Orchid cronapp: e-mail sync monitoring
     """
     names = ("ok", "stale", "failing", "never", "alerts", "recovered", "errors")
     counters = Counter(dict.fromkeys(names, 0))

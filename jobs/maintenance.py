@@ -67,7 +67,7 @@ def optimize_tables(ctx: JobContext) -> Mapping[str, int]:
       already: tables that were done for this slot before
       errors: tables of which the database says that something is wrong with them
 
-    From: RL: VACUUM ANALYZE
+    From: Risk Legion: VACUUM ANALYZE
     """
     counters = {"done": 0, "locked": 0, "left": 0, "already": 0, "errors": 0}
     items = Items(ctx)
@@ -156,7 +156,7 @@ def rotate_logs(ctx: JobContext) -> Mapping[str, int]:
       empty: files with nothing in them
       errors: files that could not be dealt with
 
-    From: RL: log rotation; AS: log rotation
+    From: Risk Legion: log rotation; AgencyStack: log rotation
     """
     if not ctx.options["dir"]:
         msg = "no folder of log files is configured"

@@ -51,7 +51,7 @@ def dispatch(ctx: JobContext) -> Mapping[str, int]:
       waiting: notices that wait for a digest
       errors: notices and digests that could not be done
 
-    From: OR: notification sends
+    From: Orchid cronapp: notification sends
     """
     items = Items(ctx)
     counters = Counter(expired=_settle(ctx, _too_old(ctx), "expired"))

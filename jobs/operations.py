@@ -68,7 +68,7 @@ def health_check(ctx: JobContext) -> Mapping[str, int]:
       existing: 1 if the slot had its report before, and then all others are 0
       errors: always 0, since what cannot be looked at fails
 
-    From: AS: health check; OR: health checks
+    From: AgencyStack: health check; Orchid cronapp: health checks
     """
     counters = {"ok": 0, "warning": 0, "fail": 0, "alerts": 0, "existing": 0, "errors": 0}
     period = ctx.slot.strftime(_PERIOD)

@@ -79,7 +79,7 @@ def overnight(ctx: JobContext) -> Mapping[str, int]:
       existing: 1 if the day has its report already, and nothing was done
       errors: always 0
 
-    From: OR: overnight reports
+    From: Orchid cronapp: overnight reports
     """
     counters = dict.fromkeys((*_FIGURES, "messages", "existing", "errors"), 0)
     day = local_date(ctx.slot, ctx.tenant.timezone) - timedelta(days=1)

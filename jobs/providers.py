@@ -81,7 +81,7 @@ def refresh_integrations(ctx: JobContext) -> Mapping[str, int]:
       already: integrations that this slot has refreshed before
       errors: integrations that could not be refreshed
 
-    From: AS: integrations refresh
+    From: AgencyStack: integrations refresh
     """
     if ctx.prepared is None:
         msg = "no catalogue of providers is configured"

@@ -64,6 +64,8 @@ def apply_policies(ctx: JobContext) -> Mapping[str, int]:
       already: rows whose copy was in the archive before; they are deleted
       batches: transactions in which there was something to do
       errors: items that could not be done; always 0
+
+    From: OpsDeck: data retention
     """
     respect_legal_hold(ctx)
     counters = _none()
@@ -99,6 +101,8 @@ def archive_audit_log(ctx: JobContext) -> Mapping[str, int]:
       already: entries whose copy was in the archive before; they are deleted
       batches: transactions in which there was something to do
       errors: items that could not be done; always 0
+
+    From: Risk Legion: audit log archive
     """
     respect_legal_hold(ctx)
     counters = _none()

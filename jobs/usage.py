@@ -87,7 +87,7 @@ def usage(ctx: JobContext) -> Mapping[str, int]:
       messages: e-mails that were queued
       errors: always 0
 
-    From: RL: usage report
+    From: Risk Legion: usage report
     """
     counters = {"logins": 0, "users": 0, "audit_events": 0, "existing": 0, "messages": 0,
                 "errors": 0}  # fmt: skip
