@@ -22,13 +22,12 @@ from __future__ import annotations
 from cronrunner.testing.fixtures import throwaway_tenant
 from cronrunner.testing.idempotence import assert_idempotent
 from cronrunner.testing.scene import SLOT
-from cronrunner.testing.stage import Attempted, NotWellError
+from cronrunner.testing.stage import Attempted
 from cronrunner.testing.tenant import ThrowawayTenant
 
 __all__ = [
     "SLOT",
     "Attempted",
-    "NotWellError",
     "ThrowawayTenant",
     "assert_idempotent",
     "throwaway_tenant",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
@@ -14,13 +14,11 @@ import structlog
 from sqlalchemy import Engine, NullPool
 from structlog.testing import LogCapture
 
-from cronrunner.context import JobContext
 from cronrunner.databases import Endpoint
 from cronrunner.databases.base import tenant_dialect
 from cronrunner.engines import Engines, TenantEngine
-from cronrunner.errors import CronrunnerError, DeadlineError
 from cronrunner.events import Dispatcher
-from cronrunner.execution import Performer, Work
+from cronrunner.execution import Attempt, Performer, Work
 from cronrunner.model import Outcome, Request, Result, Tenant, VisitRequest
 from cronrunner.redaction import Redactor
 from cronrunner.watchdog import Watchdog
@@ -39,7 +37,7 @@ class Attempted:
     result: Result
     #: What the job logged: ``event``, ``log_level``, and the fields of each line.
     log: list[LogLine]
-    #: What the job raised.
+    #: What ended the attempt: mostly what the job raised.
     exception: BaseException | None
 
     @property
@@ -63,23 +61,10 @@ class Attempted:
         return self.result.counters
 
     def refuse_unwell(self) -> None:
-        """Raise what the job raised, or ``NotWellError`` when something else went wrong."""
+        """Raise what the job raised, or what else kept the attempt from going well."""
         __tracebackhide__ = True
-        # What a statement raises that was cancelled is not what went wrong.
-        cancelled = self.outcome is Outcome.TIMED_OUT
-        if isinstance(self.exception, DeadlineError if cancelled else BaseException):
+        if self.exception is not None:
             raise self.exception
-        if self.outcome is not Outcome.SUCCEEDED:
-            raise NotWellError(self.result) from self.exception
-
-
-class NotWellError(CronrunnerError, AssertionError):
-    """The attempt ended otherwise than by the job's own exception: late, or at its commit."""
-
-    def __init__(self, result: Result) -> None:
-        self.result = result
-        texts = (f"{result.outcome}: {result.error or result.reason}", result.traceback)
-        super().__init__("\n".join(text for text in texts if text))
 
 
 class Stage:
@@ -112,18 +97,8 @@ class Stage:
         self, request: Request, tenant: Tenant, work: Work, clock: Callable[[], datetime]
     ) -> Attempted:
         """Make one attempt."""
-        raised: list[tuple[BaseException, TracebackType | None]] = []
-
-        def call(ctx: JobContext) -> Any:
-            try:
-                return work.call(ctx)
-            except BaseException as error:
-                # Only what is the job's own: the frames around it tell its author nothing.
-                raised.append((error, error.__traceback__ and error.__traceback__.tb_next))
-                raise
-
-        performer = Performer(
-            resolve=lambda *_: replace(work, call=call),
+        performer = _RememberingPerformer(
+            resolve=lambda *_: work,
             engines=self.engines,
             events=Dispatcher(),
             redactor=Redactor(frozenset()),
@@ -136,12 +111,35 @@ class Stage:
         )
         with captured_log() as log:
             (result,) = performer(VisitRequest(tenant=tenant, requests=(request,)))
-        exception = None
-        for error, frames in raised:
-            exception = error.with_traceback(frames)
+        exception = performer.error
         if isinstance(exception, KeyboardInterrupt):
             raise exception
         return Attempted(result=result, log=log, exception=exception)
+
+
+class _RememberingPerformer(Performer):
+    """Keeps what ended its last attempt, of which a result has only the text."""
+
+    error: BaseException | None = None
+
+    def _attempt(self, *given: Any, **more: Any) -> Attempt | Result:
+        ended = super()._attempt(*given, **more)
+        error = ended.error if isinstance(ended, Attempt) else None
+        if error is not None:
+            self.error = error.with_traceback(_own_frames(error.__traceback__))
+        return ended
+
+
+def _own_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames of the runner around the job: they tell its author nothing."""
+    while frames is not None and _is_around(frames):
+        frames = frames.tb_next
+    return frames
+
+
+def _is_around(frame: TracebackType) -> bool:
+    module = str(frame.tb_frame.f_globals.get("__name__"))
+    return module.startswith(("cronrunner.execution", "asyncio."))
 
 
 class _HeardEngines(Engines):

@@ -87,10 +87,10 @@ class ThrowawayTenant:
     ) -> dict[str, int]:
         """Run a job by its name, or a function, and return its counters.
 
-        Raises what the job raises, and ``NotWellError`` when its deadline expires or its commit
-        fails. ``clock`` is an instant at which time stands still (7 minutes after the slot unless
-        the test says otherwise) or a function. What the job's ``prepare`` returns is ``prepared``
-        unless the test gives it. Every other keyword is an option of the job.
+        Raises what the job raises, ``DeadlineError`` when its timeout expires, and what its
+        commit raises. ``clock`` is an instant at which time stands still (7 minutes after the slot
+        unless the test says otherwise) or a function. What the job's ``prepare`` returns is
+        ``prepared`` unless the test gives it. Every other keyword is an option of the job.
         """
         __tracebackhide__ = True
         attempted = self.attempt(

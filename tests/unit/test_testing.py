@@ -1,5 +1,6 @@
 """The testing kit: what it promises to authors of jobs, on both kinds of servers."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,11 +14,16 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, event, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from cronrunner import Cancel, Option, Retry, Skip, job
-from cronrunner.errors import ConfigError, DeadlineError, JobFileError
+from cronrunner.errors import (
+    ConfigError,
+    ConnectionClosedError,
+    CountersError,
+    DeadlineError,
+    JobFileError,
+)
 from cronrunner.model import Outcome
 from cronrunner.testing import (
     SLOT,
-    NotWellError,
     ThrowawayTenant,
     assert_idempotent,
     throwaway_tenant,
@@ -124,7 +130,7 @@ def test_counters_that_are_none_fail_the_attempt(tenant: ThrowawayTenant) -> Non
         add_pet(ctx)
         return {"pets": 1.5}
 
-    with pytest.raises(NotWellError, match="whole numbers, got str: float"):
+    with pytest.raises(CountersError, match="whole numbers, got str: float"):
         tenant.run(confused)
 
     assert tenant.rows(pets) == []
@@ -144,8 +150,41 @@ def test_a_deadline_ends_a_statement_at_the_server(tenant: ThrowawayTenant) -> N
     assert attempted.outcome is Outcome.TIMED_OUT
     assert time.monotonic() - began < 5
     assert len(tenant.rows(pets)) == 60
-    with pytest.raises(NotWellError, match="timed_out: DeadlineError"):
+    with pytest.raises(DeadlineError, match="timeout of 300ms is over"):
         tenant.run(blocked)
+
+
+def test_a_commit_that_fails_is_raised(tenant: ThrowawayTenant) -> None:
+    def close_too_early(ctx):
+        add_pet(ctx)
+        ctx.connection.close()
+        return {"added": 1}
+
+    with pytest.raises(ConnectionClosedError):
+        tenant.run(close_too_early)
+
+    assert tenant.rows(pets) == []
+
+
+def test_a_job_may_be_a_coroutine(tenant: ThrowawayTenant) -> None:
+    async def add(ctx):
+        await asyncio.sleep(0)
+        add_pet(ctx)
+        return {"added": 1}
+
+    @job(timeout="200ms")
+    async def wait(ctx):
+        await asyncio.sleep(60)
+
+    async def fail(ctx):
+        raise ZeroDivisionError
+
+    assert tenant.run(add) == {"added": 1}
+    with pytest.raises(DeadlineError):
+        tenant.run(wait)
+    with pytest.raises(ZeroDivisionError) as caught:
+        tenant.run(fail)
+    assert caught.traceback[-1].name == "fail"
 
 
 def test_a_job_that_looks_at_its_deadline_itself_raises_what_it_raises(
