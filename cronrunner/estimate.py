@@ -142,9 +142,10 @@ class Remaining:
         turn = self._turn(tenant, job)
         if turn is None:
             return
-        if not self._stop(turn, job, at) and seconds is not None:
-            # Nobody has said that it began: its time was taken for idle.
-            self._pace.idle_seconds -= seconds
+        seen = self._stop(turn, job, at)
+        if seconds is not None and seconds > seen:
+            # Nobody had said that it began, or not in time: the rest was taken for idle.
+            self._pace.idle_seconds -= seconds - seen
         server = self._servers[turn.visit.tenant.server]
         turn.left -= 1
         server.executions -= 1
@@ -168,11 +169,12 @@ class Remaining:
             self._servers[visit.tenant.server].waiting_seconds -= _expected(visit)
         return turn if turn is not None and job in turn.visit.jobs else None
 
-    def _stop(self, turn: _Turn, job: str, at: float) -> bool:
+    def _stop(self, turn: _Turn, job: str, at: float) -> float:
+        """Return for how many seconds it was known to go on."""
         self._pace.pass_time(at, self._lanes)
-        did_run = turn.running.pop(job, None) is not None
-        self._pace.running -= did_run
-        return did_run
+        began = turn.running.pop(job, None)
+        self._pace.running -= began is not None
+        return 0.0 if began is None else at - began
 
     def _end_turn(self, turn: _Turn, server: _Server) -> None:
         del self._turns[turn.visit.tenant.name]

@@ -35,6 +35,8 @@ class RunOptions:
     options: tuple[tuple[str, str], ...] = ()
     #: Jobs that can alert do so, whatever else says.
     alert: bool = False
+    #: Somebody looks on, and is to see executions begin when they do.
+    watched: bool = False
 
 
 def refuse_contradictions(options: RunOptions) -> None:

@@ -44,6 +44,8 @@ class Spreading:
     processes: Processes
     #: Those that processes may use, whatever this one keeps to.
     cpus: frozenset[int]
+    #: Somebody is to see executions begin when they do, and not when they have ended.
+    watched: bool
     #: (job, slot key) -> the prepared value as JSON.
     prepared: Callable[[str, str], str | None]
     #: Lets every deadline in other processes expire.
@@ -102,6 +104,7 @@ class Spreading:
                 servers=tuple(servers),
                 cpu=cpus[number % len(cpus)] if cpus else None,
                 cpus=self.cpus,
+                prompt=self.watched or settings.log.level == "debug",
             )
             lane = self.processes.make(board=Crew.board_size(threads))
             yield Crew(lane=lane, request=request, threads=threads)

@@ -136,6 +136,7 @@ class _Start:
             events=events,
             processes=self._processes,
             cpus=cpus,
+            watched=options.watched,
             prepared=self._prepared,
         )
         self._prepared_values: dict[tuple[str, str], str] = {}

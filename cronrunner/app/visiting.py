@@ -43,6 +43,8 @@ class Serve:
     cpu: int | None
     #: Those that a process of an isolated job may use.
     cpus: Collection[int]
+    #: The beginning of each attempt is said at once, and not with its result.
+    prompt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ class _Visiting:
             self._performer(),
             threads=self._sent.threads,
             servers=self._sent.servers,
-            prompt=self._house.app.settings.log.level == "debug",
+            prompt=self._sent.prompt,
             cancel=self._watchdog.cancel_all,
             learn=self._learn,
         )

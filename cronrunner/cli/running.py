@@ -79,6 +79,7 @@ def run_now(  # noqa: PLR0913 - the command's options
         metrics_port=metrics_port,
         options=values,
         alert=alert,
+        watched=sys.stderr.isatty(),
     )
     changes = Changes() if dry_run else None
     with open_app(config, checked=False) as app:
@@ -137,7 +138,7 @@ def _run(app: App, selection: Selection, options: RunOptions, changes: Changes |
 
     On a terminal a run over few tenants logs them; over the fleet the bar takes their place.
     """
-    terminal = sys.stderr.isatty()
+    terminal = options.watched
     progress = _progress(app) if terminal else None
     log: Listener = logs.LogListener()
     if terminal and not selection.tenants:

@@ -42,19 +42,19 @@ class Watching:
         if isinstance(event, ExecutionFinished):
             said.append((time.monotonic(), left.seconds()))
 
-start_run(app, Selection(), RunOptions(command="watched"), listeners=[Watching()])
+start_run(app, Selection(), RunOptions(command="watched", watched=True), listeners=[Watching()])
 app.close()
 print(json.dumps(said))
 """
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+@pytest.fixture(scope="module", params=[1, 2])
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     made = small(tmp_path_factory.mktemp("estimate"), SKEWED, tenants=300)
     made.configure(
         {
             "servers": {"files": {"url": "sqlite://", "discover": {"directory": "tenants"}}},
-            "runner": {"concurrency": 6},
+            "runner": {"concurrency": 6, "processes": request.param},
         }
     )
     assert made.run().code == 0
