@@ -6,6 +6,7 @@ A context lives for one attempt. Its connection is the visit's only one; it belo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,10 @@ class JobContext:
         self.options = options
         #: What the job's ``prepare`` returned; ``None`` without one.
         self.prepared = prepared
+        #: What the folder's start-up hook returned; ``None`` without one.
+        self.app: Any = None
+        #: Set when the deadline is over, or a drain does not wait any longer.
+        self.ending = threading.Event()
         self._job = job
         self._request = request
         self._engine = engine
