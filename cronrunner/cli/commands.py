@@ -163,6 +163,35 @@ def show(**asked: Any) -> int:  # noqa: ANN401 - the options above
 
 
 @click.command()
+@click.argument("statement", metavar="STATEMENT")
+@selection_options
+@click.option(
+    "--timeout", type=Duration(), default="30s", show_default=True, help="Limit for each tenant."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Rows that are shown of each tenant.",
+)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Tenants at the same time.")
+@click.option("--write", is_flag=True, help="Allow changes, and commit them.")
+@click.option("--yes", is_flag=True, help="With --write: do not ask.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@config_option
+@json_option
+def sql(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Execute one STATEMENT on all tenants, or on those chosen, and print one table.
+
+    It may only read, unless --write is there. The ledger knows nothing of it.
+    """
+    from cronrunner.cli.querying import ask_tenants  # noqa: PLC0415 - see the module
+
+    return ask_tenants(**asked)
+
+
+@click.command()
 @click.option("--job", metavar="NAME", help="This job; its last part will do. No globs.")
 @click.option("--tenant", metavar="NAME", help="This tenant. No globs.")
 @click.option("--server", metavar="NAME", help="All tenants on this server. No globs.")
@@ -268,5 +297,6 @@ def summary(**asked: Any) -> int:  # noqa: ANN401 - the options above
 
 
 COMMANDS = (
-    run, due, plan, jobs, tenants, history, show, pause, unpause, prune, logs, check, serve, init,
+    run, due, plan, jobs, tenants, history, show, pause, unpause, sql, prune, logs, check, serve,
+    init,
 )  # fmt: skip
