@@ -24,7 +24,7 @@ from cronrunner.model import (
     Tenant,
 )
 from cronrunner.planning import filter_veto
-from cronrunner.registry.finding import Startup
+from cronrunner.registry.python import Startup
 from cronrunner.registry.script import Script
 from cronrunner.registry.sql import SqlJob
 from cronrunner.schedule import TENANT_ZONE, Schedule

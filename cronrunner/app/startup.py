@@ -12,7 +12,7 @@ from typing import Any
 
 from cronrunner.databases import describe
 from cronrunner.errors import DeadlineError, StartupError
-from cronrunner.registry.finding import Startup
+from cronrunner.registry.python import Startup
 
 
 class Once:

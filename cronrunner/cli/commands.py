@@ -266,7 +266,7 @@ def serve(config: str | None, host: str, port: int) -> int:
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False))
 def init(folder: str) -> int:
-    """Write a first tenants.yaml and a first job into FOLDER; nothing is overwritten."""
+    """Write a first tenants.yaml, a job and its test into FOLDER; nothing is overwritten."""
     from cronrunner.cli.starting import write_starter  # noqa: PLC0415 - see the module
 
     return write_starter(folder)
@@ -296,7 +296,23 @@ def summary(**asked: Any) -> int:  # noqa: ANN401 - the options above
     return summarize(**asked)
 
 
+@click.command()
+@click.argument("what", type=click.Choice(["job"]))
+@click.argument("name")
+@click.option("--sql", is_flag=True, help="Write a file of SQL instead of Python.")
+@config_option
+def new(what: str, name: str, *, sql: bool, config: str | None) -> int:
+    """Write a job called NAME, such as billing.remind, and a test for it.
+
+    Both pass as they are. Nothing is overwritten.
+    """
+    from cronrunner.cli.creating import write_job  # noqa: PLC0415 - see the module
+
+    del what
+    return write_job(name, sql=sql, config=config)
+
+
 COMMANDS = (
     run, due, plan, jobs, tenants, history, show, pause, unpause, sql, prune, logs, check, serve,
-    init,
+    init, new,
 )  # fmt: skip

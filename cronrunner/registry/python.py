@@ -89,7 +89,7 @@ def job_of(function: JobFunction) -> Job:
 
 def _origin(function: Callable[..., Any]) -> str:
     """Return where a function is: the file's name and the line."""
-    code = inspect.unwrap(function).__code__  # type: ignore[attr-defined]
+    code = inspect.unwrap(function).__code__
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}"
 
 
