@@ -6,6 +6,7 @@ When it fails, nobody calls it again in this process: each job in Python fails w
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -53,8 +54,16 @@ class Once:
     def before(self, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return ``call`` with the hook's value put into its context first."""
 
-        def started(ctx: Any) -> Any:  # noqa: ANN401 - a JobContext, and what a job returns
+        def give(ctx: Any) -> None:  # noqa: ANN401 - a JobContext
             ctx.app = self.value(ctx.remaining().total_seconds())
+
+        def started(ctx: Any) -> Any:  # noqa: ANN401 - and what a job returns
+            give(ctx)
             return call(ctx)
 
-        return started
+        async def started_later(ctx: Any) -> Any:  # noqa: ANN401 - as above
+            give(ctx)
+            return await call(ctx)
+
+        # Whoever calls it looks at what it is.
+        return started_later if inspect.iscoroutinefunction(call) else started

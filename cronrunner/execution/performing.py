@@ -288,6 +288,8 @@ class Performer:
         work, context = attempt.work, attempt.context
         if attempt.error is not None or work is None or context is None:
             return attempt
+        if attempt.engine is not None:
+            attempt.engine.on_cancel = context.ending.set
         call: Callable[[JobContext], Any] = work.call
         session: Session | None = attempt.engine
         if is_coroutine(call):
@@ -345,9 +347,6 @@ class Performer:
 
     def _watch(self, attempt: Attempt, timeout: timedelta, session: Session | None) -> Deadline:
         thread = threading.get_ident()
-        session: _Told | None = None
-        if attempt.engine is not None and attempt.context is not None:
-            session = _Told(attempt.engine, attempt.context)
         return self._watchdog.arm(
             attempt.tenant.server, timeout, session, lambda: self._stuck(attempt, thread)
         )
@@ -387,21 +386,3 @@ class Performer:
         if deadline.disarm() and attempt.deadline is None:
             attempt = replace(attempt, deadline=deadline)
         return attempt
-
-
-class _Told:
-    """A visit's sessions, for a deadline whose job is told before they are cancelled."""
-
-    def __init__(self, engine: TenantEngine, context: JobContext) -> None:
-        self._engine = engine
-        self._context = context
-        self.severed = engine.severed
-
-    def cancel(self) -> bool | None:
-        """Let the job know, and cancel what it does at the server."""
-        self._context.ending.set()
-        return self._engine.cancel()
-
-    def sever(self) -> None:
-        """End the sessions."""
-        self._engine.sever()

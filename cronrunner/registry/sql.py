@@ -89,14 +89,17 @@ class SqlJob:
 def load_sql(path: Path) -> Iterator[Job]:
     """Give the job of a file. Raises ``JobFileError`` with all that is wrong with it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise JobFileError([Problem(text=str(error), file=path.name)]) from error
     header = read_header(
-        enumerate(text.splitlines(), start=1), file=path.name, mark="--", keys=_SQL_KEYS
+        enumerate(content.splitlines(), start=1), file=path.name, mark="--", keys=_SQL_KEYS
     )
     counter = header.declared.pop("counter", "rows")
-    steps = tuple(_steps(text, header))
+    if header.declared.get("transaction") == "batch":
+        text = "transaction: expected tenant or none, got batch, which is for jobs in Python"
+        header.complain(text, header.lines["transaction"])
+    steps = tuple(_steps(content, header))
     built = build(
         Declaration(**header.declared, options=header.options),
         call=SqlJob(steps, counter, commits=header.declared.get("transaction") == "none"),

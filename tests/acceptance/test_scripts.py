@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 from tests.acceptance.fleet import Finished, Fleet, finish
@@ -257,19 +258,22 @@ def test_a_flood_is_logged_within_limits_and_takes_no_memory(tmp_path: Path) -> 
     assert int(more["labels"]["lines_left_out"]) == 100002 - 1000
 
 
-def test_a_drain_ends_it_when_the_grace_is_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_drain_ends_it_when_the_grace_is_over(tmp_path: Path, processes: int) -> None:
     fleet = scripts(
         tmp_path,
-        "#!/bin/sh\n# name: work\ntrap '' TERM\ntouch began\nwhile true; do sleep 0.1; done\n",
-        runner={"grace": "1s"},
+        "#!/bin/sh\n# name: work\ntrap '' TERM\n> began$CRONRUNNER_TENANT\n"
+        "while true; do sleep 0.1; done\n",
+        tenants=2,
+        runner={"grace": "500ms", "concurrency": 2, "processes": processes},
     )
     with fleet.started("run", "--json") as process:
-        until((tmp_path / "began").exists)
+        until(lambda: len(list(tmp_path.glob("began*"))) == 2)
         process.send_signal(signal.SIGTERM)
         finished = finish(process, 20)
 
     assert finished.code == 75
-    assert finished.execution("work", "t0")["outcome"] == "interrupted"
+    assert set(finished.outcomes.values()) == {"interrupted"}
     assert not alive(f"{tmp_path}/jobs/work.sh")
 
 

@@ -255,6 +255,13 @@ def test_every_mistake_of_a_file_is_said_at_once_with_its_line(find: Find) -> No
             "tidy.sql:1: job tidy: retries: expected a whole number from 0, got 'many'",
         ),
         (
+            "-- name: a\n-- transaction: batch\nDELETE FROM a",
+            (
+                "tidy.sql:2: transaction: expected tenant or none, got batch, which is for jobs in"
+                " Python"
+            ),
+        ),
+        (
             "-- enabled: no\nDELETE FROM a",
             "tidy.sql:1: job tidy: enabled: expected True or False, got 'no'",
         ),
