@@ -4,10 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Column, Integer, MetaData, String, Table
 
 from cronrunner import UtcDateTime
 from cronrunner.errors import UnknownParameterError
+from cronrunner.sqltext import read_pieces, read_statements
 from cronrunner.testing import SLOT, ThrowawayTenant, throwaway_tenant
 
 metadata = MetaData()
@@ -66,7 +69,7 @@ def test_a_value_that_nobody_knows_is_named_with_those_that_are(tenant: Throwawa
 
 
 def test_a_value_is_no_part_of_an_error(tenant: ThrowawayTenant) -> None:
-    value = "-".join(["pl4nted", "value"])
+    value = "pl4nted-value"
 
     def look(ctx):
         ctx.execute("SELECT * FROM missing WHERE a = :a AND b = 'a literal'", a=value)
@@ -75,3 +78,15 @@ def test_a_value_is_no_part_of_an_error(tenant: ThrowawayTenant) -> None:
     assert "missing" in str(attempted.error)
     assert "a literal" not in str(attempted.error)
     assert value not in f"{attempted.error}{attempted.result.traceback}"
+
+
+SQL = [*"ab1 :;'\"`-/*\\%#$?@=[]()\n\té\0", "::", ":now", "--", "/*", "*/", "''", "BEGIN ", "END"]
+
+
+@given(st.lists(st.sampled_from(SQL), max_size=25).map("".join))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_text_holds_nothing_of_it_is_lost_but_escapes_of_colons(text: str) -> None:
+    read = "".join(p if isinstance(p, str) else f":{p.name}" for p in read_pieces(text))
+
+    assert read.replace("\\:", ":") == text.replace("\\:", ":")
+    read_statements(text)
