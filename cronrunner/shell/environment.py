@@ -13,6 +13,7 @@ from urllib.parse import quote
 from cronrunner.model import format_instant
 
 _PORT: Final = 3306
+_MEMORY: Final = "/dev/shm"  # noqa: S108 - a folder of a name of its own is made there
 #: A secret that is shorter is taken out of the environment only where it is a whole value.
 _WORD: Final = 4
 
@@ -83,7 +84,9 @@ def credentials(url: Any) -> Iterator[Mapping[str, str]]:  # noqa: ANN401 - a SQ
         "password": password,
     }
     lines = [f"{name}={_quoted(value)}\n" for name, value in options.items() if value]
-    with TemporaryDirectory(prefix="cronrunner-", ignore_cleanup_errors=True) as folder:
+    # In memory, if there is a place: nothing is left on a disk, which a container may not have.
+    place = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None
+    with TemporaryDirectory(prefix="cronrunner-", dir=place, ignore_cleanup_errors=True) as folder:
         yield {
             "CRONRUNNER_PASSWORD_FILE": _secret_file(Path(folder, "password"), password),
             "CRONRUNNER_MYSQL_DEFAULTS": _secret_file(
