@@ -41,8 +41,8 @@ def callable_of(
     if not takes(function, 2):
         msg = "expected a function of (ctx), or of (db_name, engine)"
         raise ValueError(msg)
-    if inspect.iscoroutinefunction(function):
-        msg = "expected a plain function of (db_name, engine), got async def; take (ctx)"
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        msg = "expected a plain function of (db_name, engine); one of (ctx) may be async def"
         raise ValueError(msg)
     # It commits on the engine: there is nothing that the runner could roll back.
     return LoopJob(function), replace(declaration, transaction="none")

@@ -110,7 +110,10 @@ def test_a_function_that_takes_neither_is_a_mistake(tmp_path: Path) -> None:
     assert errors == [
         f"job odd.none: {expected}",
         f"job odd.three: {expected}",
-        ("job odd.late: expected a plain function of (db_name, engine), got async def; take (ctx)"),
+        (
+            "job odd.late: expected a plain function of (db_name, engine); one of (ctx) may be"
+            " async def"
+        ),
         (
             'job odd.once: exactly_once: expected transaction="tenant" and scope="tenant": the'
             " marker is part of it"
