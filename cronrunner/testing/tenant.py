@@ -171,8 +171,9 @@ class ThrowawayTenant:
         ended = self._place.stage.perform(
             scene.request(name, tenant),
             tenant,
-            Work(job=job, call=_given(call, scene.app), options=scene.values(job), **work),
+            Work(job=job, call=call, options=scene.values(job), **work),
             scene.now(),
+            app=scene.app,
         )
         self.log.extend(ended.log)
         return ended
@@ -205,14 +206,6 @@ class ThrowawayTenant:
         finally:
             ctx.finish(commit=commit)
             visit.close()
-
-
-def _given(call: Callable[[Any], Any], app: Any) -> Callable[[Any], Any]:
-    def started(ctx: JobContext) -> Any:
-        ctx.app = app
-        return call(ctx)
-
-    return started
 
 
 def _rows(connection: Connection, table: Table) -> list[Row]:

@@ -552,3 +552,18 @@ def test_a_function_of_a_name_and_an_engine_is_run_as_well(tenant: ThrowawayTena
 
     assert tenant.run(adopt_two) == {"adopted": 2}
     assert [row["name"] for row in tenant.rows(pets)] == ["Rex", "Ada"]
+
+
+def test_a_coroutine_is_run_as_well(tenant: ThrowawayTenant) -> None:
+    async def adopt_later(ctx):
+        await asyncio.sleep(0)
+        add_pet(ctx)
+        return {"adopted": ctx.app}
+
+    async def broken(ctx):
+        await asyncio.sleep(0)
+        raise ZeroDivisionError("legs")
+
+    assert tenant.run(adopt_later, app=1) == {"adopted": 1}
+    with pytest.raises(ZeroDivisionError, match="legs"):
+        tenant.run(broken)
