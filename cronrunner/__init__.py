@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from cronrunner.errors import Cancel, Retry, Skip
 from cronrunner.model import Option, RetryPolicy, Tenant
-from cronrunner.registry import job
+from cronrunner.registry import job, startup
 
 if TYPE_CHECKING:
     from cronrunner.context import JobContext
@@ -32,6 +32,7 @@ __all__ = [
     "Tenant",
     "UtcDateTime",
     "job",
+    "startup",
 ]
 
 __version__ = "0.1.0"

@@ -6,14 +6,15 @@ A context lives for one attempt. Its connection is the visit's only one; it belo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, CursorResult, Engine, bindparam, text
+from sqlalchemy import ColumnElement, Connection, CursorResult, Engine
 
 from cronrunner.batching import Batching, keys_after
-from cronrunner.databases.columns import UtcDateTime
+from cronrunner.databases.clauses import Clause
 from cronrunner.databases.dry import DryGuard
 from cronrunner.errors import (
     BatchError,
@@ -23,6 +24,7 @@ from cronrunner.errors import (
     NoTenantError,
 )
 from cronrunner.model import EMPTY, Job, Request, Tenant, Transaction
+from cronrunner.sqltext import Pieces, read_pieces
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -54,6 +56,8 @@ class JobContext:
         self.slot = request.slot
         #: The job's name.
         self.job = job.name
+        #: The id of the run.
+        self.run = request.run
         #: 1 for the first try.
         self.attempt = request.attempt
         #: True in a dry run: what the job does in its database is rolled back.
@@ -62,6 +66,10 @@ class JobContext:
         self.options = options
         #: What the job's ``prepare`` returned; ``None`` without one.
         self.prepared = prepared
+        #: What the folder's start-up hook returned; ``None`` without one.
+        self.app: Any = None
+        #: Set when the deadline is over, or a drain does not wait any longer.
+        self.ending = threading.Event()
         self._job = job
         self._request = request
         self._engine = engine
@@ -173,16 +181,15 @@ class JobContext:
         self._sessions.append(session)
         return session
 
-    def execute(self, statement: str, **parameters: object) -> CursorResult[Any]:
-        """Execute SQL text on ``connection``, with ``:now``, ``:slot``, ``:tenant`` and options."""
-        clause = text(statement)
-        names = clause.compile().params.keys()
-        known = {"tenant": self.tenant.name, **self.options, **parameters}
-        wanted = {name: known[name] for name in names if name in known}
-        times = {"now": self.now, "slot": self.slot}
-        for name in times.keys() & names - wanted.keys():
-            clause = clause.bindparams(bindparam(name, times[name], type_=UtcDateTime()))
-        return self.connection.execute(clause, wanted)
+    def execute(self, statement: str | Pieces, **parameters: object) -> CursorResult[Any]:
+        """Execute SQL text on ``connection``, with ``:now``, ``:slot``, ``:tenant`` and options.
+
+        A list stands for its members: ``role IN :roles``. What stands in quotes or comments is no
+        parameter. Raises ``UnknownParameterError``.
+        """
+        pieces = read_pieces(statement) if isinstance(statement, str) else statement
+        own = {"now": self.now, "slot": self.slot, "tenant": self.tenant.name}
+        return self.connection.execute(Clause(pieces, {**own, **self.options, **parameters}))
 
     def results(self) -> Iterable[Mapping[str, Any]]:
         """Stream the outcomes of this job's slot, in ``summarize`` only."""

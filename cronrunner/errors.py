@@ -110,6 +110,18 @@ class BatchError(CronrunnerError):
     """ctx.batches() commits each batch. Declare transaction="batch" for the job."""
 
 
+class UnknownParameterError(CronrunnerError):
+    """A statement names a parameter that has no value."""
+
+
+class ScriptError(CronrunnerError):
+    """A script ended with a status that is not 0."""
+
+
+class StartupError(CronrunnerError):
+    """The start-up hook failed; jobs in Python cannot run without it."""
+
+
 class CountersError(CronrunnerError):
     """A job returns None or a mapping of counter names to whole numbers."""
 

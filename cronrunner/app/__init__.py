@@ -86,7 +86,7 @@ class App:
         found = find_jobs(folder) if with_jobs else Found(jobs={}, problems=())
         #: A mistake in a job file may quote what the file had read from the environment.
         self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
-        self.catalogue = Catalogue(self.settings, self.found.jobs)
+        self.catalogue = Catalogue(self.settings, self.found.jobs, self.found.startup)
 
     def open_log(self) -> Listener:
         """Send every line of this process to the log, and return what writes of events there."""

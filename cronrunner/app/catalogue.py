@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from cronrunner.app.asking import Asked
+from cronrunner.app.startup import Once
 from cronrunner.config import JobSettings, Settings, TenantSettings
 from cronrunner.config.settings import Overrides
 from cronrunner.model import (
@@ -23,6 +24,9 @@ from cronrunner.model import (
     Tenant,
 )
 from cronrunner.planning import filter_veto
+from cronrunner.registry.python import Startup
+from cronrunner.registry.script import Script
+from cronrunner.registry.sql import SqlJob
 from cronrunner.schedule import TENANT_ZONE, Schedule
 
 if TYPE_CHECKING:
@@ -53,7 +57,8 @@ def overridden(job: Job, settings: JobSettings) -> Job:
         changes["overlap"] = Overlap(settings.overlap)
     if settings.retries is not None:
         changes["retry"] = replace(job.retry, attempts=settings.retries + 1)
-    if settings.isolation is not None:
+    # A script is a process already, which nobody could end from another one.
+    if settings.isolation is not None and not isinstance(job.call, Script):
         changes["isolation"] = Isolation(settings.isolation)
     return replace(job, **changes) if changes else job
 
@@ -61,8 +66,11 @@ def overridden(job: Job, settings: JobSettings) -> Job:
 class Catalogue:
     """The jobs of a process, by name, and what each is on a given tenant."""
 
-    def __init__(self, settings: Settings, jobs: Mapping[str, Job]) -> None:
+    def __init__(
+        self, settings: Settings, jobs: Mapping[str, Job], startup: Startup | None = None
+    ) -> None:
         self._settings = settings
+        self._startup = None if startup is None else Once(startup)
         #: Overridden for the fleet, not for single tenants.
         self.jobs: Mapping[str, Job] = {
             name: self._settled(overridden(job, settings.job(name))) for name, job in jobs.items()
@@ -75,6 +83,11 @@ class Catalogue:
 
     def _settled(self, job: Job) -> Job:
         """Return ``job`` as the runner's settings have it, where nobody speaks for the job."""
+        if isinstance(job.call, Script):
+            own = replace(
+                job.call, folder=self._settings.folder, withheld=frozenset(self._settings.secrets)
+            )
+            job = replace(job, call=own)
         if job.isolation is not None:
             return job
         return replace(job, isolation=Isolation(self._settings.runner.isolation))
@@ -112,10 +125,11 @@ class Catalogue:
         own = self._tenant(tenant.name) if tenant.name != FLEET else TenantSettings()
         options = self.options(job, tenant)
         if name.endswith(_PREPARE):
-            return Work(job=job, call=_hook(job.prepare), options=options, keeps_value=True)
+            prepare = self._started(_hook(job.prepare))
+            return Work(job=job, call=prepare, options=options, keeps_value=True)
         if name.endswith(_SUMMARIZE):
             slot = request.key.slot_key
-            summarize = _hook(job.summarize)
+            summarize = self._started(_hook(job.summarize))
             return Work(
                 job=job,
                 call=summarize,
@@ -125,11 +139,22 @@ class Catalogue:
             )
         return Work(
             job=job,
-            call=job.call,
+            call=self._started(job.call),
             options=options,
             prepared=_value(prepared, job, request.key.slot_key),
             delay=own.debug_delay,
         )
+
+    def start(self) -> None:
+        """Call the start-up hook now, if there is one. Raises ``StartupError``."""
+        if self._startup is not None:
+            self._startup.value()
+
+    def _started(self, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Let the start-up hook come before what is written in Python."""
+        if self._startup is None or isinstance(call, SqlJob | Script):
+            return call
+        return self._startup.before(call)
 
     def options(self, job: Job, tenant: Tenant) -> Mapping[str, Any]:
         """Return the option values of a job on a tenant.

@@ -49,7 +49,7 @@ def find_more_errors(path: Path, environ: Mapping[str, str]) -> list[Problem]:
 
 def find_warnings(settings: Settings, found: Found) -> list[Problem]:
     """Return what stops nothing and should be known."""
-    warnings = list(settings.warnings)
+    warnings = [*settings.warnings, *found.warnings]
     if found.problems:
         warnings += _unknown_jobs(settings, found)
     text = warn_ledger_in_container(settings)

@@ -67,6 +67,11 @@ def _connect(app: App, warnings: list[Problem]) -> Iterator[tuple[int, Problem]]
         for name in app.unknown_tenants(names)
     ]
     try:
+        with stdout_for_results():
+            app.catalogue.start()
+    except CronrunnerError as error:
+        yield ExitCode.USAGE, Problem(text=app.redactor.text(str(error)))
+    try:
         _ = app.queries
     except CronrunnerError as error:
         yield ExitCode.RUNNER, Problem(text=str(error))

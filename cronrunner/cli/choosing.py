@@ -23,8 +23,11 @@ def selection_of(asked: dict[str, Any]) -> Selection:
     )
 
 
-def discover(app: App, selection: Selection) -> tuple[list[Tenant], int]:
-    """Return the tenants, and the exit code: what is wrong with discovery goes to stderr."""
+def discover(app: App, selection: Selection, *, compared: bool = True) -> tuple[list[Tenant], int]:
+    """Return the tenants, and the exit code: what is wrong with discovery goes to stderr.
+
+    They are ``compared`` with what was found before, for which the ledger is read.
+    """
     tenants: list[Tenant] = []
     code = ExitCode.OK
     for source in app.discover(selection):
@@ -34,7 +37,7 @@ def discover(app: App, selection: Selection) -> tuple[list[Tenant], int]:
             code = ExitCode.DISCOVERY
             error = app.redactor.text(str(source.error))
             rendering.complain(f"server {source.server}: discovery failed: {error}")
-        elif (shrink := app.shrink(source)) is not None:
+        elif compared and (shrink := app.shrink(source)) is not None:
             code = ExitCode.DISCOVERY
             rendering.complain(shrink_text(shrink))
         tenants += source.tenants

@@ -163,6 +163,35 @@ def show(**asked: Any) -> int:  # noqa: ANN401 - the options above
 
 
 @click.command()
+@click.argument("statement", metavar="STATEMENT")
+@selection_options
+@click.option(
+    "--timeout", type=Duration(), default="30s", show_default=True, help="Limit for each tenant."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Rows that are shown of each tenant.",
+)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Tenants at the same time.")
+@click.option("--write", is_flag=True, help="Allow changes, and commit them.")
+@click.option("--yes", is_flag=True, help="With --write: do not ask.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@config_option
+@json_option
+def sql(**asked: Any) -> int:  # noqa: ANN401 - the options above
+    """Execute one STATEMENT on all tenants, or on those chosen, and print one table.
+
+    It may only read, unless --write is there. The ledger knows nothing of it.
+    """
+    from cronrunner.cli.querying import ask_tenants  # noqa: PLC0415 - see the module
+
+    return ask_tenants(**asked)
+
+
+@click.command()
 @click.option("--job", metavar="NAME", help="This job; its last part will do. No globs.")
 @click.option("--tenant", metavar="NAME", help="This tenant. No globs.")
 @click.option("--server", metavar="NAME", help="All tenants on this server. No globs.")
@@ -237,7 +266,7 @@ def serve(config: str | None, host: str, port: int) -> int:
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False))
 def init(folder: str) -> int:
-    """Write a first tenants.yaml and a first job into FOLDER; nothing is overwritten."""
+    """Write a first tenants.yaml, a job and its test into FOLDER; nothing is overwritten."""
     from cronrunner.cli.starting import write_starter  # noqa: PLC0415 - see the module
 
     return write_starter(folder)
@@ -267,6 +296,23 @@ def summary(**asked: Any) -> int:  # noqa: ANN401 - the options above
     return summarize(**asked)
 
 
+@click.command()
+@click.argument("what", type=click.Choice(["job"]))
+@click.argument("name")
+@click.option("--sql", is_flag=True, help="Write a file of SQL instead of Python.")
+@config_option
+def new(what: str, name: str, *, sql: bool, config: str | None) -> int:
+    """Write a job called NAME, such as billing.remind, and a test for it.
+
+    Both pass as they are. Nothing is overwritten.
+    """
+    from cronrunner.cli.creating import write_job  # noqa: PLC0415 - see the module
+
+    del what
+    return write_job(name, sql=sql, config=config)
+
+
 COMMANDS = (
-    run, due, plan, jobs, tenants, history, show, pause, unpause, prune, logs, check, serve, init,
+    run, due, plan, jobs, tenants, history, show, pause, unpause, sql, prune, logs, check, serve,
+    init, new,
 )  # fmt: skip

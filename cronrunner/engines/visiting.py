@@ -39,6 +39,8 @@ class TenantEngine:
         self._canceller = canceller
         self._database = tenant.database
         self._statement_seconds = 0.0
+        #: Told before what goes on is cancelled: not all that a job does is a statement.
+        self.on_cancel: Callable[[], None] = lambda: None
         self._ready: Any = None
         #: All that the visit has had and not given up. The watchdog's thread reads it.
         self._open: list[Any] = []
@@ -103,6 +105,7 @@ class TenantEngine:
 
     def cancel(self) -> bool | None:
         """Cancel the running statement, from another thread; ``None`` if nobody could be asked."""
+        self.on_cancel()
         return self._each_session(sever=False)
 
     def sever(self) -> None:

@@ -288,6 +288,8 @@ class Performer:
         work, context = attempt.work, attempt.context
         if attempt.error is not None or work is None or context is None:
             return attempt
+        if attempt.engine is not None:
+            attempt.engine.on_cancel = context.ending.set
         call: Callable[[JobContext], Any] = work.call
         session: Session | None = attempt.engine
         if is_coroutine(call):

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from cronrunner.errors import Problem
 from cronrunner.model import (
+    EMPTY,
     Isolation,
     Job,
     Option,
@@ -42,8 +43,12 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
     file: str,
     line: int,
     description: str,
+    lines: Mapping[str, int] = EMPTY,
 ) -> Job | list[Problem]:
-    """Turn a declaration into a job, or into all that is wrong with it."""
+    """Turn a declaration into a job, or into all that is wrong with it.
+
+    ``lines`` says where a key stands that has a line of its own.
+    """
     texts: list[str] = []
     if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
         texts.append("expected a function that returns, got one that yields")
@@ -92,7 +97,12 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         enabled=take("enabled", lambda: _flag(declaration.enabled), fallback=True),
     )
     if texts:
-        return [Problem(text=f"job {name}: {text}", file=file, line=line) for text in texts]
+        return [
+            Problem(
+                text=f"job {name}: {text}", file=file, line=lines.get(text.partition(":")[0], line)
+            )
+            for text in texts
+        ]
     return built
 
 

@@ -16,6 +16,8 @@ JobFunction = Callable[..., Any]
 
 #: Where a decorated function keeps its declaration.
 MARK: Final = "__cronrunner_declaration__"
+#: Marks the start-up hook.
+STARTUP: Final = "__cronrunner_startup__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def job(
 ) -> JobFunction | Callable[[JobFunction], JobFunction]:
     """Declare a function that takes a ``JobContext`` to be a job.
 
+    One that takes a database's name and an engine is called with those of the tenant.
     ``schedule`` is a cron expression of five fields; ``every`` a duration such as ``"15m"``
     instead. ``timezone`` is the zone of the schedule, or ``"tenant"`` for each tenant's own.
     ``cronrunner due`` does a slot that is up to ``catch_up`` late. ``timeout`` is a duration.
@@ -107,3 +110,16 @@ def job(
         return function
 
     return mark if function is None else mark(function)
+
+
+def startup(function: JobFunction) -> JobFunction:
+    """Declare a function without parameters to be the folder's start-up hook.
+
+    It is called once in each process that runs jobs in Python, before the first of them; what it
+    returns is their ``ctx.app``.
+    """
+    if not inspect.isfunction(function):
+        msg = f"expected @startup on a function, got {function!r}"
+        raise TypeError(msg)
+    setattr(function, STARTUP, True)
+    return function

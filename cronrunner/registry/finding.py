@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import sys
-import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
+from typing import Final
 
 from cronrunner.errors import JobFileError, Problem
 from cronrunner.model import (
     Job,
 )
-from cronrunner.registry.building import build
-from cronrunner.registry.declaration import MARK, Declaration, JobFunction
+from cronrunner.registry.python import Startup, load_python
 from cronrunner.registry.sql import load_sql
 
 
@@ -27,34 +24,62 @@ class Found:
 
     jobs: Mapping[str, Job]
     problems: tuple[Problem, ...]
+    #: Files and functions that may have been meant as jobs.
+    warnings: tuple[Problem, ...] = ()
+    startup: Startup | None = None
 
 
 def find_jobs(folder: Path) -> Found:
-    """Load every ``*.py`` and ``*.sql`` of ``folder``; names with a leading ``_`` are not jobs.
+    """Load all jobs of ``folder``; names with a leading ``_`` are not looked at.
 
     Job files may import each other, as ``from jobs.schema import users`` or
     ``from schema import users``.
     """
-    jobs: dict[str, Job] = {}
-    problems: list[Problem] = []
     if not folder.is_dir():
         return Found(jobs={}, problems=(Problem(text=_no_folder(folder)),))
     _make_importable(folder)
+    found = _Gathered()
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(("_", ".")) or path.suffix not in {".py", ".sql"}:
+        if path.name.startswith(("_", ".")) or path.suffix not in _LOADERS:
             continue
         try:
-            loaded = list(_load_python(path) if path.suffix == ".py" else load_sql(path))
+            loaded = list(_LOADERS[path.suffix](path))
         except JobFileError as error:
-            problems.extend(error.problems)
+            found.problems.extend(error.problems)
             continue
         digest = blake2b(path.read_bytes(), digest_size=16).hexdigest() if loaded else ""
         for each in loaded:
-            if each.name in jobs:
-                problems.append(_twice(each, jobs[each.name]))
-            else:
-                jobs[each.name] = replace(each, code_digest=digest)
-    return Found(jobs=dict(sorted(jobs.items())), problems=tuple(problems))
+            found.add(replace(each, code_digest=digest) if isinstance(each, Job) else each)
+    return Found(
+        jobs=dict(sorted(found.jobs.items())),
+        problems=tuple(found.problems),
+        warnings=tuple(found.warnings),
+        startup=found.startup,
+    )
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What was found so far."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    startup: Startup | None = None
+
+    def add(self, each: Job | Startup | Problem) -> None:
+        """Add what a file has given; a problem of a file that is none is a warning."""
+        match each:
+            case Problem():
+                self.warnings.append(each)
+            case Startup():
+                if self.startup is not None:
+                    self.problems.append(_second(each, self.startup))
+                self.startup = self.startup or each
+            case Job() if each.name in self.jobs:
+                self.problems.append(_twice(each, self.jobs[each.name]))
+            case Job():
+                self.jobs[each.name] = each
 
 
 def _no_folder(folder: Path) -> str:
@@ -63,7 +88,15 @@ def _no_folder(folder: Path) -> str:
 
 def _twice(later: Job, first: Job) -> Problem:
     text = f"two jobs are named {later.name!r}: {first.origin} and {later.origin}; rename one"
-    file, _, line = later.origin.rpartition(":")
+    return _at(later.origin, text)
+
+
+def _second(later: Startup, first: Startup) -> Problem:
+    return _at(later.origin, f"there is a start-up hook already, at {first.origin}; keep one")
+
+
+def _at(origin: str, text: str) -> Problem:
+    file, _, line = origin.rpartition(":")
     return Problem(text=text, file=file, line=int(line))
 
 
@@ -85,59 +118,15 @@ def _make_importable(folder: Path) -> None:
         sys.path.append(str(folder))
 
 
-def _load_python(path: Path) -> Iterator[Job]:
-    # The folder is resolved and not the file, which may be a link: a mounted ConfigMap is made
-    # of links into a folder of another name.
-    path = path.parent.resolve() / path.name
-    name = f"{path.parent.name}.{path.stem}"
-    try:
-        module = importlib.import_module(name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        # A SystemExit, or whatever else a file raises, disables that file and no other.
-        sys.modules.pop(name, None)
-        raise JobFileError([_import_problem(path, error)]) from error
-    problems: list[Problem] = []
-    for function in vars(module).values():
-        declaration = getattr(function, MARK, None)
-        if not isinstance(declaration, Declaration) or function.__module__ != name:
-            continue
-        try:
-            yield job_of(function)
-        except JobFileError as error:
-            problems.extend(error.problems)
-    if problems:
-        raise JobFileError(problems)
+def _load_script(path: Path) -> Iterator[Job | Problem]:
+    from cronrunner.registry.script import load_script  # noqa: PLC0415 - only for such files
+
+    return load_script(path)
 
 
-def job_of(function: JobFunction) -> Job:
-    """Return the job that a function is, with or without a declaration.
-
-    Raises ``JobFileError`` with all that is wrong with it.
-    """
-    code = inspect.unwrap(function).__code__
-    found = build(
-        getattr(function, MARK, Declaration()),
-        call=function,
-        default_name=f"{function.__module__.rpartition('.')[2]}.{function.__name__}",
-        file=Path(code.co_filename).name,
-        line=code.co_firstlineno,
-        description=inspect.getdoc(function) or "",
-    )
-    if isinstance(found, Job):
-        return found
-    raise JobFileError(found)
-
-
-def _import_problem(path: Path, error: BaseException) -> Problem:
-    """Name the line of the job file at which its import failed."""
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return Problem(text=f"SyntaxError: {error.msg}", file=path.name, line=error.lineno)
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == str(path)
-    ]
-    text = f"{type(error).__name__}: {error}"
-    return Problem(text=text, file=path.name, line=lines[-1] if lines else None)
+#: By a file's ending: what gives its jobs, and what to warn of.
+_LOADERS: Final[Mapping[str, Callable[[Path], Iterator[Job | Startup | Problem]]]] = {
+    ".py": load_python,
+    ".sql": load_sql,
+    ".sh": _load_script,
+}

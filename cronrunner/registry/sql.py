@@ -5,112 +5,158 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from cronrunner.errors import JobFileError, Problem
+from cronrunner.errors import JobFileError, Problem, Skip
 from cronrunner.model import (
     Job,
 )
 from cronrunner.registry.building import build
 from cronrunner.registry.declaration import Declaration
+from cronrunner.registry.header import KEYS, RESERVED, Header, flag, read_header
+from cronrunner.sqltext import Statement, read_statements
 
-_HEADER: Final = re.compile(r"--\s*([a-z_]+)\s*:\s*(.*?)\s*$")
-_COMMENT: Final = re.compile(r"--(.*)$")
+#: What a line above a statement may say of that one.
+_ABOVE: Final = re.compile(r"--\s*(counter|only)\s*:\s*(.*?)\s*$")
+_KEY: Final = re.compile(r"--\s*([a-z_]+)\s*:")
+#: Words for kinds of databases: MariaDB is a MySQL, and has some statements of its own.
+DIALECTS: Final = ("mysql", "mariadb", "postgresql", "sqlite")
+#: Header keys of a `.sql` file.
+_SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
+    **KEYS,
+    "transaction": str,
+    "isolation": str,
+    "external_effects": flag,
+    "counter": str,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One statement of a job."""
+
+    statement: Statement
+    #: The counter of its rows; without one they add to that of the job.
+    counter: str | None = None
+    #: The kinds of databases that it is for; empty for all.
+    only: frozenset[str] = frozenset()
+
+    def is_for(self, dialect: Any) -> bool:  # noqa: ANN401 - a SQLAlchemy Dialect
+        """Tell whether it is for the database of a dialect."""
+        names = {dialect.name}
+        if dialect.name in {"mysql", "mariadb"}:
+            names = {"mysql", "mariadb"} if getattr(dialect, "is_mariadb", False) else {"mysql"}
+        return not self.only or not names.isdisjoint(self.only)
+
+    def run(self, ctx: Any) -> int:  # noqa: ANN401 - a JobContext, a layer above
+        """Execute the statement; return how many rows it changed, or found if they count."""
+        result = ctx.execute(self.statement.pieces)
+        if not result.returns_rows:
+            return max(int(result.rowcount), 0)
+        found = sum(1 for _ in result)
+        return found if self.statement.changes or self.counter is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
 class SqlJob:
     """The body of a ``.sql`` job: its statements in order, and the counter they add to."""
 
-    statements: tuple[str, ...]
+    steps: tuple[Step, ...]
     counter: str
+    #: Each statement is committed by itself.
+    commits: bool = False
 
     def __call__(self, ctx: Any) -> Mapping[str, int]:  # noqa: ANN401 - a JobContext, a layer above
-        """Execute the statements with ``:now``, ``:slot``, ``:tenant`` and the options bound."""
-        affected = [ctx.execute(statement).rowcount for statement in self.statements]
-        return {self.counter: sum(count for count in affected if count > 0)}
+        """Execute the statements with ``:now``, ``:slot``, ``:tenant`` and the options bound.
 
-
-_FLAGS: Final = {"true": True, "false": False}
-
-
-def _flag(text: str) -> bool | str:
-    return _FLAGS.get(text.lower(), text)
-
-
-#: Header keys of a `.sql` file and how their text is read.
-_SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "name": str,
-    "schedule": str,
-    "every": str,
-    "timezone": str,
-    "catch_up": str,
-    "timeout": str,
-    "retries": lambda text: int(text) if text.isdigit() else text,
-    "transaction": str,
-    "overlap": str,
-    "server_lock": _flag,
-    "isolation": str,
-    "tenants": lambda text: [part.strip() for part in text.split(",")],
-    "external_effects": _flag,
-    "enabled": _flag,
-}
+        Raises ``Skip`` when none is for this kind of database.
+        """
+        connection = ctx.connection
+        steps = [step for step in self.steps if step.is_for(connection.dialect)]
+        if not steps:
+            msg = f"no statement of it is for {connection.dialect.name}"
+            raise Skip(msg)
+        if self.commits:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+        counters = dict.fromkeys((step.counter or self.counter for step in self.steps), 0)
+        for step in steps:
+            counters[step.counter or self.counter] += step.run(ctx)
+        return counters
 
 
 def load_sql(path: Path) -> Iterator[Job]:
+    """Give the job of a file. Raises ``JobFileError`` with all that is wrong with it."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise JobFileError([Problem(text=str(error), file=path.name)]) from error
-    declared, description, problems = _read_header(text, path.name)
-    counter = declared.pop("counter", "rows")
-    statements = _split(text)
-    if not statements:
-        problems.append(Problem(text="expected a SQL statement, found none", file=path.name))
+    header = read_header(
+        enumerate(content.splitlines(), start=1), file=path.name, mark="--", keys=_SQL_KEYS
+    )
+    counter = header.declared.pop("counter", "rows")
+    if header.declared.get("transaction") == "batch":
+        text = "transaction: expected tenant or none, got batch, which is for jobs in Python"
+        header.complain(text, header.lines["transaction"])
+    steps = tuple(_steps(content, header))
     built = build(
-        Declaration(**declared),
-        call=SqlJob(statements, counter),
+        Declaration(**header.declared, options=header.options),
+        call=SqlJob(steps, counter, commits=header.declared.get("transaction") == "none"),
         default_name=path.stem,
         file=path.name,
         line=1,
-        description=description,
+        description=header.description,
+        lines=header.lines,
     )
-    if isinstance(built, Job) and not problems:
+    if isinstance(built, Job) and not header.problems:
         yield built
         return
-    raise JobFileError([*problems, *([] if isinstance(built, Job) else built)])
+    problems = [*header.problems, *([] if isinstance(built, Job) else built)]
+    raise JobFileError(sorted(problems, key=lambda each: each.line or 0))
 
 
-def _read_header(text: str, file: str) -> tuple[dict[str, Any], str, list[Problem]]:
-    """Read ``-- key: value`` lines; the other comment lines at the top are the description."""
-    declared: dict[str, Any] = {}
-    description: list[str] = []
-    problems: list[Problem] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        comment = _COMMENT.match(line.strip())
-        if comment is None:
-            break
-        key_value = _HEADER.match(line.strip())
-        if key_value is None:
-            description.append(comment.group(1).strip())
-        elif key_value.group(1) == "counter":
-            declared["counter"] = key_value.group(2)
-        elif key_value.group(1) in _SQL_KEYS:
-            declared[key_value.group(1)] = _SQL_KEYS[key_value.group(1)](key_value.group(2))
-        else:
-            problems.append(_unknown_key(key_value.group(1), file, number))
-    return declared, "\n".join(description).strip(), problems
+def _steps(text: str, header: Header) -> Iterator[Step]:
+    statements, below = read_statements(text)
+    if not statements:
+        header.complain("expected a SQL statement, found none")
+    for statement in statements:
+        _check_parameters(statement, header)
+        yield _step(statement, header)
+    for line, comment in below:
+        if line > header.end and _ABOVE.match(comment):
+            header.complain("expected a statement below this line, found none", line)
 
 
-def _unknown_key(key: str, file: str, line: int) -> Problem:
-    known = ", ".join([*_SQL_KEYS, "counter"])
-    return Problem(text=f"unknown header key {key!r}; known are {known}", file=file, line=line)
+def _check_parameters(statement: Statement, header: Header) -> None:
+    known = [*RESERVED, *header.options]
+    for line, name in statement.parameters:
+        if name not in known and name not in header.named:
+            header.complain(f"unknown parameter :{name}; known are {', '.join(known)}", line)
 
 
-def _split(text: str) -> tuple[str, ...]:
-    """Split a file into statements; sqlparse knows strings, comments and BEGIN blocks."""
-    import sqlparse  # noqa: PLC0415 - only a folder with .sql jobs pays for it
+def _step(statement: Statement, header: Header) -> Step:
+    said: dict[str, str] = {}
+    for line, comment in statement.above:
+        if line <= header.end:
+            continue
+        if found := _ABOVE.match(comment):
+            said[found[1]] = found[2]
+            _check_above(found[1], found[2], line, header)
+        elif (key := _KEY.match(comment)) and get_close_matches(key[1], ("counter", "only")):
+            header.complain(f"expected counter or only above a statement, got {key[1]!r}", line)
+    return Step(
+        statement=statement, counter=said.get("counter"), only=frozenset(_words(said.get("only")))
+    )
 
-    stripped = (sqlparse.format(each, strip_comments=True) for each in sqlparse.split(text))
-    return tuple(each.strip().rstrip(";").strip() for each in stripped if each.strip(" ;\n\t"))
+
+def _check_above(key: str, text: str, line: int, header: Header) -> None:
+    if not text:
+        header.complain(f"{key}: expected a name, got nothing", line)
+    if key == "only" and (unknown := [each for each in _words(text) if each not in DIALECTS]):
+        expected = " or ".join(DIALECTS)
+        header.complain(f"only: expected {expected}, got {', '.join(unknown)!r}", line)
+
+
+def _words(text: str | None) -> list[str]:
+    return [part.strip().lower() for part in (text or "").split(",") if part.strip()]

@@ -13,7 +13,8 @@ from cronrunner.config.sections import TenantsFile
 from cronrunner.errors import ConfigError
 from cronrunner.model import Job
 from cronrunner.planning import select_jobs
-from cronrunner.registry.finding import Found, find_jobs, job_of
+from cronrunner.registry.finding import Found, find_jobs
+from cronrunner.registry.python import job_of
 
 
 def job_folder(project: Path) -> Path:

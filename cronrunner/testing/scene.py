@@ -31,6 +31,8 @@ class Scene:
     clock: datetime | Callable[[], datetime] | None = None
     dry_run: bool = False
     prepared: Any = BY_JOB
+    #: What ``ctx.app`` is: no start-up hook is called.
+    app: Any = None
     #: By name; text is read as it would be on the command line.
     options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 

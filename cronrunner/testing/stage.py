@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Engine, NullPool
 from structlog.testing import LogCapture
 
+from cronrunner.context import JobContext
 from cronrunner.databases import Endpoint
 from cronrunner.databases.base import tenant_dialect
 from cronrunner.engines import Engines, TenantEngine
@@ -94,9 +95,15 @@ class Stage:
         return made
 
     def perform(
-        self, request: Request, tenant: Tenant, work: Work, clock: Callable[[], datetime]
+        self,
+        request: Request,
+        tenant: Tenant,
+        work: Work,
+        clock: Callable[[], datetime],
+        *,
+        app: Any = None,
     ) -> Attempted:
-        """Make one attempt."""
+        """Make one attempt; ``app`` is its ``ctx.app``."""
         performer = _RememberingPerformer(
             resolve=lambda *_: work,
             engines=self.engines,
@@ -109,6 +116,7 @@ class Stage:
             on_stuck=lambda _: None,
             on_reached=lambda _: None,
         )
+        performer.app = app
         with captured_log() as log:
             (result,) = performer(VisitRequest(tenant=tenant, requests=(request,)))
         exception = performer.error
@@ -121,6 +129,13 @@ class _RememberingPerformer(Performer):
     """Keeps what ended its last attempt, of which a result has only the text."""
 
     error: BaseException | None = None
+    app: Any = None
+
+    def _context(self, *given: Any) -> JobContext | None:
+        ctx = super()._context(*given)
+        if ctx is not None:
+            ctx.app = self.app
+        return ctx
 
     def _attempt(self, *given: Any, **more: Any) -> Attempt | Result:
         ended = super()._attempt(*given, **more)

@@ -82,6 +82,7 @@ class ThrowawayTenant:
         labels: Mapping[str, str] = EMPTY,
         clock: datetime | Callable[[], datetime] | None = None,
         prepared: Any = BY_JOB,
+        app: Any = None,
         options: Mapping[str, Any] = EMPTY,
         **more_options: Any,
     ) -> dict[str, int]:
@@ -90,7 +91,8 @@ class ThrowawayTenant:
         Raises what the job raises, ``DeadlineError`` when its timeout expires, and what its
         commit raises. ``clock`` is an instant at which time stands still (7 minutes after the slot
         unless the test says otherwise) or a function. What the job's ``prepare`` returns is
-        ``prepared`` unless the test gives it. Every other keyword is an option of the job.
+        ``prepared`` unless the test gives it; ``app`` is what the start-up hook would return. Every
+        other keyword is an option of the job.
         """
         __tracebackhide__ = True
         attempted = self.attempt(
@@ -100,6 +102,7 @@ class ThrowawayTenant:
             labels=labels,
             clock=clock,
             prepared=prepared,
+            app=app,
             options={**options, **more_options},
         )
         attempted.refuse_unwell()
@@ -170,6 +173,7 @@ class ThrowawayTenant:
             tenant,
             Work(job=job, call=call, options=scene.values(job), **work),
             scene.now(),
+            app=scene.app,
         )
         self.log.extend(ended.log)
         return ended
@@ -195,6 +199,7 @@ class ThrowawayTenant:
             options=scene.values(found),
             prepared=None if scene.prepared is BY_JOB else scene.prepared,
         )
+        ctx.app = scene.app
         try:
             yield ctx
             commit = True

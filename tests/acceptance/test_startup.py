@@ -13,6 +13,7 @@ from tests.acceptance.small import small
 
 COMMANDS = (
     "run", "plan", "jobs", "tenants", "history", "show", "pause", "unpause", "check", "serve", "init",
+    "new", "sql",
 )  # fmt: skip
 HEAVY = {"sqlalchemy", "prometheus_client", "pydantic", "alembic", "rich", "structlog", "requests"}
 
@@ -45,7 +46,15 @@ def loaded(folder: Path, *arguments: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("-h",), ("--version",), ("run", "--help"), ("pause", "--help"), ("init", "x")],
+    [
+        ("--help",),
+        ("-h",),
+        ("--version",),
+        ("run", "--help"),
+        ("pause", "--help"),
+        ("init", "x"),
+        ("new", "job", "a.b"),
+    ],
 )
 def test_help_and_init_import_nothing_heavy(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert loaded(tmp_path, *arguments) & HEAVY == set()

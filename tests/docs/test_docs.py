@@ -186,9 +186,11 @@ DOCUMENTS = {
     ("pause",): ("pause",),
     ("check",): ("check",),
     ("logs", "summary", "cron.log"): ("logs",),
+    ("sql", "SELECT i FROM t"): ("sql",),
+    ("sql", "SELECT i FROM missing"): ("sql",),
 }
 #: Mappings whose keys are data.
-DATA = {"outcomes", "counters", "labels", "options"}
+DATA = {"outcomes", "counters", "labels", "options", "rows"}
 
 
 def keys(document: Any) -> Iterator[str]:

@@ -1,19 +1,16 @@
 """Jobs in SQL: the header, the statements, and what is refused."""
 
 from collections.abc import Callable
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from sqlite3 import connect
 from textwrap import dedent
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from cronrunner.model import Job, TenantFilter, Transaction
+from cronrunner.databases import KINDS
+from cronrunner.model import Job, Option, TenantFilter, Transaction
 from cronrunner.registry.finding import Found, find_jobs
-from cronrunner.registry.sql import SqlJob
+from cronrunner.registry.sql import DIALECTS, SqlJob
 
 Find = Callable[[str], Found]
 
@@ -39,7 +36,12 @@ def only(found: Found) -> Job:
 
 def statements(job: Job) -> tuple[str, ...]:
     assert isinstance(job.call, SqlJob)
-    return job.call.statements
+    return tuple(step.statement.text for step in job.call.steps)
+
+
+def counters(job: Job) -> tuple[str | None, ...]:
+    assert isinstance(job.call, SqlJob)
+    return (job.call.counter, *(step.counter for step in job.call.steps))
 
 
 def test_a_header_says_what_a_decorator_would(find: Find) -> None:
@@ -69,13 +71,15 @@ def test_a_header_says_what_a_decorator_would(find: Find) -> None:
     assert not job.enabled
     assert job.description == "Removes what is old.\n\nEvery night."
     assert job.origin == "tidy.sql:1"
-    assert job.call == SqlJob(("DELETE FROM things WHERE at < :slot",), "removed")
+    assert statements(job) == ("DELETE FROM things WHERE at < :slot",)
+    assert counters(job) == ("removed", None)
 
 
 def test_without_a_header_a_job_is_called_like_its_file(find: Find) -> None:
     job = only(find("DELETE FROM things"))
 
-    assert (job.name, job.call) == ("tidy", SqlJob(("DELETE FROM things",), "rows"))
+    assert (job.name, statements(job)) == ("tidy", ("DELETE FROM things",))
+    assert counters(job) == ("rows", None)
 
 
 def test_semicolons_in_strings_and_comments_end_no_statement(find: Find) -> None:
@@ -109,20 +113,124 @@ def test_the_body_of_a_trigger_is_one_statement(find: Find) -> None:
     assert [text.split()[0] for text in statements(job)] == ["CREATE", "DELETE"]
 
 
-def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
+def test_a_line_above_a_statement_names_its_counter_and_its_database(find: Find) -> None:
     job = only(
         find("""
-        -- counter: touched
-        CREATE TABLE made (n);
-        INSERT INTO made VALUES (1), (2);
-        SELECT * FROM made;
-        UPDATE made SET n = 0;
+        -- counter: all
+        -- Says nothing of the first statement.
+        INSERT INTO a VALUES (1); -- counter: not_above
+        -- Archived before it is deleted.
+        -- counter: archived
+        -- only: mysql, SQLite
+        INSERT INTO b SELECT * FROM a;
+
+        -- counter: deleted
+        DELETE /* counter: no */ FROM a
+        -- counter: within
+        WHERE 1;
         """)
     )
-    with closing(connect(":memory:")) as database:
-        context: Any = SimpleNamespace(execute=database.execute)
-        assert job.call(context) == {"touched": 4}
-        assert database.execute("SELECT sum(n), count(*) FROM made").fetchone() == (0, 2)
+
+    assert counters(job) == ("all", None, "archived", "deleted")
+    assert isinstance(job.call, SqlJob)
+    assert [sorted(step.only) for step in job.call.steps] == [[], ["mysql", "sqlite"], []]
+
+
+def test_every_kind_of_database_can_be_named() -> None:
+    assert set(KINDS) <= set(DIALECTS)
+
+
+def test_options_are_declared_with_their_limits(find: Find) -> None:
+    job = only(
+        find("""
+        -- option: keep_days = 30, minimum 1, maximum 3650, for how long, in days
+        -- option: share = 0.5
+        -- option: careful = true, environment CAREFUL
+        -- option: basis = tenant, choices tenant | utc, whose day it is
+        -- option: roles = [admin, member]
+        -- option: zip = '01234', quoted
+        -- option: empty = ''
+        SELECT :keep_days, :share, :careful, :basis, :zip, :empty FROM t WHERE role IN :roles;
+        """)
+    )
+
+    assert job.options == {
+        "keep_days": Option(30, minimum=1, maximum=3650, help="for how long, in days"),
+        "share": Option(0.5),
+        "careful": Option(default=True, environment="CAREFUL"),
+        "basis": Option("tenant", choices=("tenant", "utc"), help="whose day it is"),
+        "roles": Option(("admin", "member")),
+        "zip": Option("01234", help="quoted"),
+        "empty": Option(""),
+    }
+
+
+def test_what_looks_like_a_parameter_and_is_none_needs_no_value(find: Find) -> None:
+    job = only(
+        find(r"""
+        UPDATE t SET a = '12:30 :x', b = "q :y", c = `:z`, d = e::date, f = \:g, h = :slot::date
+        -- :comment
+        WHERE /* :comment */ @n := 1 AND i LIKE '%\:j%';
+        """)
+    )
+
+    assert statements(job) == (
+        (
+            "UPDATE t SET a = '12:30 :x', b = \"q :y\", c = `:z`, d = e::date, f = :g, h = :slot::date\n"
+            "\nWHERE   @n := 1 AND i LIKE '%\\:j%'"
+        ),
+    )
+
+
+def test_every_mistake_of_a_file_is_said_at_once_with_its_line(find: Find) -> None:
+    found = find("""
+        -- name: cleanup.tidy
+        -- schedule: 0 25 * * *
+        -- timeout: soon
+        -- timeout: 5m
+        -- option: keep_days = 0, minimum 1
+        -- option: slot = 1
+        -- option: nothing
+        -- option: least = 1, minimum few
+        -- transaction: some
+
+        -- countr: x
+        DELETE FROM a
+        WHERE at < :slto AND b = :tenant AND c = :least;
+        -- only: oracle
+        DELETE FROM b WHERE n = :keep;
+        -- counter: below
+        """)
+
+    lines = [str(problem).partition(": ") for problem in found.problems]
+    assert [(place, text) for place, _, text in lines] == [
+        (
+            "tidy.sql:2",
+            "schedule: expected a cron expression that can fire, got '0 25 * * *' (Bad hour)",
+        ),
+        (
+            "tidy.sql:3",
+            "job cleanup.tidy: timeout: expected a duration such as 30s, 5m or 1h30m, got 'soon'",
+        ),
+        ("tidy.sql:4", "timeout is there twice; it was said on line 3"),
+        ("tidy.sql:5", "option: keep_days: its default: expected at least 1, got 0"),
+        ("tidy.sql:6", "option: slot is what each statement knows; call it otherwise"),
+        (
+            "tidy.sql:7",
+            "option: expected such as `keep_days = 30, minimum 1, what it means`, got 'nothing'",
+        ),
+        ("tidy.sql:8", "option: expected a number as minimum, got 'few'"),
+        (
+            "tidy.sql:9",
+            "job cleanup.tidy: transaction: expected tenant or batch or none, got 'some'",
+        ),
+        ("tidy.sql:11", "expected counter or only above a statement, got 'countr'"),
+        ("tidy.sql:13", "unknown parameter :slto; known are now, slot, tenant"),
+        ("tidy.sql:14", "only: expected mysql or mariadb or postgresql or sqlite, got 'oracle'"),
+        ("tidy.sql:15", "unknown parameter :keep; known are now, slot, tenant"),
+        ("tidy.sql:16", "expected a statement below this line, found none"),
+    ]
+    assert found.jobs == {}
 
 
 @pytest.mark.parametrize(
@@ -134,8 +242,8 @@ def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
             "-- name: a\n-- shedule: 0 4 * * *\nDELETE FROM a",
             (
                 "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, every, timezone,"
-                " catch_up, timeout, retries, transaction, overlap, server_lock, isolation, tenants,"
-                " external_effects, enabled, counter"
+                " catch_up, timeout, retries, overlap, server_lock, tenants, enabled, transaction,"
+                " isolation, external_effects, counter, option"
             ),
         ),
         (
@@ -145,6 +253,13 @@ def test_statements_run_in_order_and_their_rows_are_summed(find: Find) -> None:
         (
             "-- retries: many\nDELETE FROM a",
             "tidy.sql:1: job tidy: retries: expected a whole number from 0, got 'many'",
+        ),
+        (
+            "-- name: a\n-- transaction: batch\nDELETE FROM a",
+            (
+                "tidy.sql:2: transaction: expected tenant or none, got batch, which is for jobs in"
+                " Python"
+            ),
         ),
         (
             "-- enabled: no\nDELETE FROM a",

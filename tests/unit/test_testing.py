@@ -532,3 +532,38 @@ def test_an_interrupt_is_not_taken_for_an_outcome(tenant: ThrowawayTenant) -> No
 
     with pytest.raises(KeyboardInterrupt):
         tenant.attempt(interrupted)
+
+
+def test_what_the_start_up_hook_would_return_is_given(tenant: ThrowawayTenant) -> None:
+    def priced(ctx):
+        return {"price": 0 if ctx.app is None else ctx.app["price"]}
+
+    assert tenant.run(priced) == {"price": 0}
+    assert tenant.run(priced, app={"price": 3}) == {"price": 3}
+    with tenant.context(priced, app="mine") as ctx:
+        assert ctx.app == "mine"
+
+
+def test_a_function_of_a_name_and_an_engine_is_run_as_well(tenant: ThrowawayTenant) -> None:
+    def adopt_two(db_name, engine):
+        with engine.begin() as connection:
+            connection.execute(insert(pets), [{"name": "Rex"}, {"name": "Ada"}])
+        return {"adopted": 2}
+
+    assert tenant.run(adopt_two) == {"adopted": 2}
+    assert [row["name"] for row in tenant.rows(pets)] == ["Rex", "Ada"]
+
+
+def test_a_coroutine_is_run_as_well(tenant: ThrowawayTenant) -> None:
+    async def adopt_later(ctx):
+        await asyncio.sleep(0)
+        add_pet(ctx)
+        return {"adopted": ctx.app}
+
+    async def broken(ctx):
+        await asyncio.sleep(0)
+        raise ZeroDivisionError("legs")
+
+    assert tenant.run(adopt_later, app=1) == {"adopted": 1}
+    with pytest.raises(ZeroDivisionError, match="legs"):
+        tenant.run(broken)
