@@ -51,6 +51,13 @@ test-unit: install  ## Only the tests which need no server
 .PHONY: faults
 faults: install servers  ## Repeat each fault of tests/faults many times, in up to 20 minutes
 	$(PYTEST) tests/faults --long
+	$(PYTEST) tests/faults --default servers.*.connections=reset
+	$(PYTEST) tests/faults --default runner.processes=2
+
+.PHONY: test-modes
+test-modes: install servers  ## All tests of runs again with used sessions, and in two processes
+	$(PYTEST) tests/acceptance --default servers.*.connections=reset
+	$(PYTEST) tests/acceptance --default runner.processes=2
 
 .PHONY: load
 load: install servers  ## 10,000 tenants in one run: memory, handles, threads, connections

@@ -57,8 +57,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("server") == "mysql":
         _keep_what_uses_a_server(config, items)
+    if fleet.DEFAULTS:
+        _leave_out(config, items, "as_written")
+    if ("runner", "processes") in fleet.DEFAULTS:
+        _leave_out(config, items, "one_process")
     if getattr(config.option, "loadgroup", False):
         _keep_groups(items)
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item], marker: str) -> None:
+    marked = [item for item in items if item.get_closest_marker(marker)]
+    config.hook.pytest_deselected(items=marked)
+    items[:] = [item for item in items if item not in marked]
 
 
 def _keep_what_uses_a_server(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,6 +4,8 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.small import small, written
 
@@ -32,6 +34,7 @@ TEN = """\
 JOBS = "@job(options={'days': 3})\ndef work(ctx):\n    ctx.execute('SELECT 1')\n"
 
 
+@pytest.mark.as_written("it is about mistakes in it")
 def test_ten_mistakes_are_ten_lines_with_their_numbers_and_nothing_is_connected(
     tmp_path: Path,
 ) -> None:
@@ -56,6 +59,7 @@ def test_ten_mistakes_are_ten_lines_with_their_numbers_and_nothing_is_connected(
     assert not fleet.ledger_file.exists()
 
 
+@pytest.mark.as_written("it is about mistakes in it")
 def test_the_same_as_a_document(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, TEN.format(port=1), {"jobs": JOBS})
     checked = fleet.run("check", "--json")
@@ -118,6 +122,7 @@ def test_connect_discovers_and_a_server_that_fails_is_4(tmp_path: Path) -> None:
     assert "error: server files: discovery failed: no tenants were found" in checked.stdout
 
 
+@pytest.mark.as_written("it is about mistakes in it")
 def test_what_stops_the_parser_is_reported_alone_with_line_and_column(tmp_path: Path) -> None:
     checked = Fleet(tmp_path, "servers: {a: [}\n", {}).run("check")
 
@@ -126,6 +131,7 @@ def test_what_stops_the_parser_is_reported_alone_with_line_and_column(tmp_path: 
     assert line.startswith("error: tenants.yaml:1: column ")
 
 
+@pytest.mark.as_written("it is about mistakes in it")
 def test_a_configuration_that_is_not_there_is_2(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, "", {})
     fleet.config.unlink()

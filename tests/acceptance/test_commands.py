@@ -7,6 +7,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.fleet import ROOT, Fleet
 from tests.acceptance.small import EXECUTION_KEYS, KEYS, SLOT, small, written
 
@@ -199,6 +201,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert done.stdout.startswith("started")
 
 
+@pytest.mark.as_written("it is about the file that init has written")
 def test_what_init_writes_passes_check_and_is_never_overwritten(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "unused", "", {})
     fleet.folder = tmp_path

@@ -85,6 +85,7 @@ def test_a_deadline_of_the_run_drains_it_and_resume_does_the_rest(tmp_path) -> N
     assert len(done) == len(set(done)) == 12
 
 
+@pytest.mark.one_process("its deadline is as long as processes take to start")
 def test_the_run_after_a_deadline_begins_with_exactly_what_was_left(tmp_path) -> None:
     slow = """
     import time
@@ -107,6 +108,7 @@ def test_the_run_after_a_deadline_begins_with_exactly_what_was_left(tmp_path) ->
     assert second.code == 0
 
 
+@pytest.mark.one_process("only the process that a thread holds up ends")
 def test_a_thread_that_holds_the_interpreter_ends_the_process_and_the_next_run_says_so(
     tmp_path,
 ) -> None:

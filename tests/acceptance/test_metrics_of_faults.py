@@ -71,6 +71,7 @@ def metrics(fleet: Fleet, *names: str) -> Mapping[str, float]:
     return {f"{name} {label}".strip(): float(v) for name, label, v in found if name in names}
 
 
+@pytest.mark.one_process("its job remembers how often it was tried")
 def test_faults_are_counted_by_what_was_done_about_them(fleet: Fleet) -> None:
     fleet.run("pause", "--job", "left_alone", "--reason", "a test")
     run = fleet.run("--scheduled-at", SLOT, "--json", "--server", "main")

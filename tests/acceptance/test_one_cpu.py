@@ -37,6 +37,7 @@ def _counted(fleet: Fleet) -> dict[str, int]:
     return counters
 
 
+@pytest.mark.one_process("with several each has a CPU of its own")
 def test_visits_share_one_cpu_and_a_process_of_a_job_gets_all(tmp_path: Path) -> None:
     fleet = small(tmp_path, _CPUS, tenants=1)
     assert _counted(fleet) == {"mine": _ONE, "of_a_process": len(_ALL)}
@@ -47,6 +48,7 @@ def test_visits_use_all_cpus_if_told_to(tmp_path: Path) -> None:
     assert _counted(fleet) == {"mine": len(_ALL), "of_a_process": len(_ALL)}
 
 
+@pytest.mark.one_process("with several each has a CPU of its own")
 def test_threads_leave_a_cpu_that_somebody_else_needs() -> None:
     if len(_ALL) == _ONE:
         pytest.fail("this promise needs a machine with two CPUs")

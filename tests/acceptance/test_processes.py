@@ -319,6 +319,7 @@ TELLING = """
 """
 
 
+@pytest.mark.one_process("it compares the process of an attempt with that of the run")
 def test_a_job_is_performed_where_it_is_declared_to_be(tmp_path) -> None:
     fleet = small(tmp_path, TELLING, tenants=2)
     config = json.loads(fleet.config.read_text())
@@ -340,6 +341,7 @@ def test_a_job_is_performed_where_it_is_declared_to_be(tmp_path) -> None:
     assert counters("again", "t1") == {"attempt": 2}
 
 
+@pytest.mark.one_process("it compares the process of an attempt with that of the run")
 def test_the_configuration_decides_for_all_for_a_job_and_for_a_tenant(tmp_path) -> None:
     fleet = small(tmp_path, TELLING, tenants=2)
     config = json.loads(fleet.config.read_text()) | {

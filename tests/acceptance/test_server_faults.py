@@ -108,6 +108,7 @@ def test_a_server_that_comes_back_serves_the_tenants_that_are_left(
     assert run.document["outcomes"] == {"succeeded": 2 * TENANTS}
 
 
+@pytest.mark.one_process("each process asks a server for itself")
 def test_a_silent_server_costs_a_few_connect_deadlines_and_the_others_nothing(
     mariadb: MariaDB, prefix: str, silent_server: SilentServer, tmp_path: Path
 ) -> None:
@@ -253,6 +254,7 @@ def await_file(path: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.one_process("it counts what the threads of one process hold")
 @pytest.mark.parametrize("limit", [1, 2])
 def test_a_full_server_fails_executions_and_not_the_run(
     mariadb: MariaDB, prefix: str, tmp_path: Path, limit: int

@@ -161,6 +161,7 @@ def test_without_tls_nothing_is_sent_to_a_server_that_must_have_it(
     assert [bytes(sent) for sent in proxy.sent] == [b""]
 
 
+@pytest.mark.one_process("its job remembers something from one tenant to the next")
 def test_a_server_that_offered_tls_once_is_not_talked_to_without(
     offering: MariaDB, run: Callable[..., Finished]
 ) -> None:
