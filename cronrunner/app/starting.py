@@ -118,7 +118,7 @@ class _Start:
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
         app.catalogue.ask(self._asked())
         if options.dry_run:
-            for text in dry.refused(self._jobs, named=bool(selection.jobs)):
+            for text in dry.refused(self._jobs, selection.jobs):
                 events.emit(Warned(subject="dry_run", text=text))
         #: Of a dry run: writes nothing but the run.
         self._dry_ledger = DryLedger(app.ledger, app.queries) if options.dry_run else None

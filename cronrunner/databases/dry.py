@@ -23,7 +23,7 @@ from cronrunner.errors import DryRunError
 #: The error of the one change that a dry run can find out about only when it is too late.
 LEFT: Final = (
     "dry run: a table without transactions was changed and could not be rolled back; use InnoDB,"
-    " or declare external_effects, which keeps the job out of dry runs"
+    ' or declare effects="external", which keeps the job out of dry runs'
 )
 #: What MySQL and MariaDB run without a commit, by the statement's beginning.
 _HARMLESS: Final = re.compile(
