@@ -110,7 +110,16 @@ class DryGuard:
 
     # Events of SQLAlchemy, with the arguments that it gives.
 
-    def _before_cursor_execute(self, _: Connection, __: Any, statement: str, *___: object) -> None:  # noqa: ANN401 - a DBAPI cursor
+    def _before_cursor_execute(
+        self,
+        connection: Connection,
+        __: Any,  # noqa: ANN401 - a DBAPI cursor
+        statement: str,
+        *___: object,
+    ) -> None:
+        if not connection.in_transaction():
+            # SQLAlchemy begins one with it: the ledger's engine on SQLite.
+            return
         text = _without_comments(statement)
         words = " ".join(text.split()[:2])[:40].rstrip(";")
         if self._is_mysql and not _HARMLESS.match(text):
