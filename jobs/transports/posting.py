@@ -14,8 +14,6 @@ from urllib3.exceptions import InvalidHeader
 from jobs.transports.contract import Failed, Refused, Throttled
 
 _DEFAULT_PAUSE: Final = timedelta(seconds=60)
-#: What a server may ask for; nobody waits for a month.
-_LONGEST_PAUSE: Final = timedelta(hours=24)
 
 
 def post(
@@ -65,11 +63,10 @@ def _judge(answer: requests.Response) -> None:
 
 
 def _retry_after(header: str | None) -> timedelta:
-    """Read seconds or a date."""
+    """Read seconds or a date; urllib3 takes no more than six hours."""
     if header is None:
         return _DEFAULT_PAUSE
     try:
-        asked = timedelta(seconds=Retry().parse_retry_after(header))
-    except (InvalidHeader, OverflowError):
+        return timedelta(seconds=Retry().parse_retry_after(header))
+    except InvalidHeader:
         return _DEFAULT_PAUSE
-    return min(asked, _LONGEST_PAUSE)

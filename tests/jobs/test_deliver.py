@@ -16,7 +16,7 @@ from tests.jobs.tenant import JOBS, NOW, TenantDatabase
 
 JOB = "comms.deliver"
 NOTHING = {"sent": 0, "retried": 0, "dead": 0, "throttled": 0, "deferred": 0, "errors": 0}
-FAKE = {f"{channel}_transport": "fake" for channel in ("email", "slack", "webhook")}
+FAKE: dict[str, Any] = {f"{channel}_transport": "fake" for channel in ("email", "slack", "webhook")}
 HOOK = "https://slack.invalid/a"
 SECOND = timedelta(seconds=1)
 

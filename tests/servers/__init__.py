@@ -9,6 +9,7 @@ from tests.servers.database import DatabaseServer, quote
 from tests.servers.galera import Galera
 from tests.servers.general_log import LogEntry
 from tests.servers.http_server import Answer, Asked, HttpServer
+from tests.servers.mail import MailServer
 from tests.servers.mariadb import MariaDB
 from tests.servers.mysql import MySQL
 from tests.servers.process import HOST, free_port
@@ -23,6 +24,7 @@ __all__ = [
     "Galera",
     "HttpServer",
     "LogEntry",
+    "MailServer",
     "MariaDB",
     "MySQL",
     "Prometheus",
