@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Final
 
 import requests
 from urllib3 import Retry
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import HTTPError, InvalidHeader
 
 from jobs.transports.contract import Failed, Refused, Throttled
 
+#: Bytes of an answer that are read.
+_ANSWER_LIMIT: Final = 65_536
 _DEFAULT_PAUSE: Final = timedelta(seconds=60)
 
 
@@ -28,7 +31,7 @@ def post(
     if not url.startswith(("https://", "http://")):
         raise Refused("expected a URL of http or https")
     try:
-        # Not redirected: a POST would arrive as a GET. The body of the answer is of no use.
+        # Not redirected: a POST would arrive as a GET.
         with http.post(
             url,
             data=body,
@@ -38,6 +41,9 @@ def post(
             stream=True,
         ) as answer:
             _judge(answer)
+            # It is of no use, but a connection whose answer was read can be used again.
+            with suppress(OSError, HTTPError):
+                answer.raw.read(_ANSWER_LIMIT)
     except requests.Timeout as error:
         raise Failed(str(error), pauses=True) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:

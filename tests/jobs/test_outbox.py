@@ -3,7 +3,10 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import Dialect, Table
+from sqlalchemy.dialects import mysql, sqlite
 
+from cronrunner import fleet_outbox
 from jobs.outbox import enqueue, is_address
 from jobs.schema import outbox
 from tests.jobs.tenant import S, TenantDatabase
@@ -73,3 +76,16 @@ def test_an_email_needs_an_address(tenant: TenantDatabase, address) -> None:
 def test_an_address_may_have_254_characters_and_any_script() -> None:
     assert is_address(f"{'a' * 249}@b.de")
     assert is_address("zoë@例え.jp")
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), mysql.dialect()], ids=["sqlite", "mysql"])
+def test_the_outbox_of_the_fleet_is_that_of_a_tenant(dialect: Dialect) -> None:
+    def columns(table: Table) -> list[tuple[str, str, bool | None]]:
+        return [(each.name, each.type.compile(dialect), each.nullable) for each in table.columns]
+
+    def keys(table: Table) -> set[tuple[str, ...]]:
+        indexed = [*table.indexes, *table.constraints]
+        return {tuple(each.columns.keys()) for each in indexed if hasattr(each, "columns")}
+
+    assert columns(fleet_outbox) == columns(outbox)
+    assert keys(fleet_outbox) == keys(outbox)

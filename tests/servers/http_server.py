@@ -38,6 +38,14 @@ class Answer:
     raw: bytes | None = None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: whoever asked has hung up."""
+
+
 class HttpServer:
     """Answers on a free port of the loopback until it is closed."""
 
@@ -46,8 +54,7 @@ class HttpServer:
         self.asked: list[Asked] = []
         self._answers: dict[str, list[Answer] | Callable[[Asked], Answer]] = {}
         self._closing = threading.Event()
-        self._server = ThreadingHTTPServer((HOST, 0), self._talker())
-        self._server.daemon_threads = True
+        self._server = _Server((HOST, 0), self._talker())
         if certificates is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
