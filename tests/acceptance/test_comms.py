@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import create_engine, insert, select, update
 
 from cronrunner import fleet_outbox
-from jobs.schema import metadata, outbox
-from tests.acceptance.fleet import ROOT, Fleet
+from jobs.schema import outbox
+from tests.acceptance.shipped import Shipped, total
 from tests.jobs.rows import message
 from tests.servers import Answer, Asked, HttpServer, MailServer, write_certificates
 
@@ -24,43 +24,11 @@ SECRETS = {"SMTP_PASSWORD": "planted-password", "WEBHOOK_SECRET": "planted-secre
 PAST = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-class World(Fleet):
-    """A fleet with the shipped jobs, whose tenants have their tables."""
-
-    def __init__(self, folder: Path, tenants: int, runner: dict[str, Any], **options: Any) -> None:
-        self.names = [f"t{n}" for n in range(tenants)]
-        (folder / "tenants").mkdir()
-        for name in self.names:
-            with self.engine(folder, name).begin() as connection:
-                metadata.create_all(connection, tables=[outbox])
-        config = {
-            "job_folder": str(ROOT / "jobs"),
-            "servers": {"files": {"url": "sqlite://", "discover": {"directory": "tenants"}}},
-            "runner": runner,
-            "jobs": {"comms.*": {"options": options, "retries": 0}},
-        }
-        super().__init__(folder, config, {})
-
-    @staticmethod
-    def engine(folder: Path, name: str) -> Any:
-        return create_engine(f"sqlite:///{folder}/tenants/{name}.db")
-
-    def queue(self, name: str, *messages: dict[str, Any]) -> None:
-        with self.engine(self.folder, name).begin() as connection:
-            for each in messages:
-                connection.execute(insert(outbox).values(each))
-
-    def messages(self, name: str) -> list[dict[str, Any]]:
-        with self.engine(self.folder, name).connect() as connection:
-            return [dict(row) for row in connection.execute(select(outbox)).mappings()]
-
-    def end_leases(self, name: str) -> None:
-        with self.engine(self.folder, name).begin() as connection:
-            connection.execute(update(outbox).values(claimed_until=PAST))
-
-
-def total(document: dict[str, Any], counter: str) -> int:
-    return sum(row["counters"].get(counter, 0) for row in document["executions"])
+def world_of(
+    folder: Path, tenants: int = 1, runner: dict[str, Any] | None = None, **options: Any
+) -> Shipped:
+    jobs = {"comms.*": {"options": options, "retries": 0}}
+    return Shipped(folder, [outbox], tenants=tenants, runner=runner, jobs=jobs)
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +61,9 @@ def test_mail_webhooks_and_slack_arrive_and_no_secret_is_left_behind(
     processes: int,
 ) -> None:
     runner = {"concurrency": 2, "processes": processes}
-    world = World(tmp_path, 2, runner, **by_smtp(mail_server))
+    world = world_of(tmp_path, 2, runner, **by_smtp(mail_server))
     for name in world.names:
-        world.queue(
-            name,
+        world.add(name, outbox,
             message(dedupe_key="m", recipient=f"{name}@example.org"),
             message(dedupe_key="s", channel="slack", recipient=http_server.url("/slack/planted-hook")),
             message(dedupe_key="w", channel="webhook", recipient=http_server.url("/in"), payload={"n": 1}),
@@ -145,10 +112,10 @@ def test_a_server_that_answers_429_or_hangs_slows_only_its_channel(
     }
     http_server.answer("/slack", answers[trouble])
     options = by_smtp(mail_server) | {"timeout_s": 1}
-    world = World(tmp_path, 6, {"concurrency": 2, "processes": processes}, **options)
+    world = world_of(tmp_path, 6, {"concurrency": 2, "processes": processes}, **options)
     for name in world.names:
         posts = [message(channel="slack", recipient=http_server.url("/slack")) for _ in range(5)]
-        world.queue(name, *posts, message(recipient=f"{name}@example.org"))
+        world.add(name, outbox, *posts, message(recipient=f"{name}@example.org"))
     finished = world.run(*DELIVER, env=SECRETS)
 
     assert finished.code == 0, finished.stderr
@@ -160,7 +127,7 @@ def test_a_server_that_answers_429_or_hangs_slows_only_its_channel(
     assert total(finished.document, counter) == asked
     assert total(finished.document, "deferred") == 30 - asked
     assert finished.document["duration_seconds"] < 6
-    tries = [row["attempts"] for name in world.names for row in world.messages(name)]
+    tries = [row["attempts"] for name in world.names for row in world.rows(name, outbox)]
     assert sum(tries) == 6 + (asked if trouble == "hangs" else 0)
 
 
@@ -174,21 +141,23 @@ def test_what_a_killed_run_was_sending_is_sent_again_under_the_same_id(
         return Answer(after_seconds=0.0 if len(http_server.asked) > 1 else 30.0)
 
     http_server.answer("/in", answer)
-    world = World(tmp_path, 1, {"concurrency": 1}, webhook_transport="webhook", lease_s=60)
-    world.queue("t0", message(dedupe_key="w", channel="webhook", recipient=http_server.url("/in")))
+    world = world_of(tmp_path, 1, {"concurrency": 1}, webhook_transport="webhook", lease_s=60)
+    world.add(
+        "t0", outbox, message(dedupe_key="w", channel="webhook", recipient=http_server.url("/in"))
+    )
     with world.started(*DELIVER) as process:
         assert arrived.wait(30)
         process.kill()
         process.wait()
-    (row,) = world.messages("t0")
+    (row,) = world.rows("t0", outbox)
     assert (row["status"], row["attempts"]) == ("sending", 1)
 
     # While its lease lasts somebody may still be at it.
     assert total(world.run(*DELIVER).document, "sent") == 0
-    world.end_leases("t0")
+    world.do("t0", update(outbox).values(claimed_until=PAST))
     assert total(world.run(*DELIVER).document, "sent") == 1
     assert [each.headers["Idempotency-Key"] for each in http_server.asked] == ["t0/w"] * 2
-    assert world.messages("t0")[0]["status"] == "sent"
+    assert world.rows("t0", outbox)[0]["status"] == "sent"
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
@@ -196,7 +165,7 @@ def test_the_outbox_of_the_fleet_is_delivered_within_the_same_limits(
     tmp_path: Path, http_server: HttpServer, isolation: str
 ) -> None:
     runner = {"concurrency": 2, "isolation": isolation}
-    world = World(tmp_path, 1, runner, webhook_transport="webhook", webhook_per_minute=3)
+    world = world_of(tmp_path, 1, runner, webhook_transport="webhook", webhook_per_minute=3)
     assert world.run("run", "--json", "comms.deliver_fleet").code == 0
     hook = {"channel": "webhook", "recipient": http_server.url("/in")}
     engine = create_engine(f"sqlite:///{world.ledger_file}")
@@ -205,7 +174,7 @@ def test_the_outbox_of_the_fleet_is_delivered_within_the_same_limits(
             connection.execute(
                 insert(fleet_outbox).values(message(dedupe_key=f"f{number}", **hook))
             )
-    world.queue("t0", *(message(**hook) for _ in range(2)))
+    world.add("t0", outbox, *(message(**hook) for _ in range(2)))
     finished = world.run("run", "--json", "comms.deliver", "comms.deliver_fleet")
 
     assert finished.code == 0, finished.stderr
@@ -220,17 +189,17 @@ def test_the_outbox_of_the_fleet_is_delivered_within_the_same_limits(
 
 
 def test_a_delivery_is_refused_in_a_dry_run_and_a_fleet_goes_on_without_it(tmp_path: Path) -> None:
-    world = World(tmp_path, 1, {"concurrency": 1})
-    world.queue("t0", message())
+    world = world_of(tmp_path)
+    world.add("t0", outbox, message())
 
     assert world.run("run", "--json", "--dry-run", "comms.deliver").code == 2
     dry = world.run("run", "--json", "--dry-run")
     assert dry.execution("comms.deliver", "t0")["reason"].startswith("dry run: it declares effects")
-    assert world.messages("t0")[0]["status"] == "pending"
+    assert world.rows("t0", outbox)[0]["status"] == "pending"
 
 
 def test_check_has_nothing_to_say_against_the_delivery(tmp_path: Path) -> None:
-    checked = World(tmp_path, 1, {"concurrency": 1}).run("check", "--json")
+    checked = world_of(tmp_path).run("check", "--json")
 
     assert checked.code == 0, checked.stdout
     assert not [each for each in checked.document["warnings"] if "comms" in str(each)]
