@@ -74,8 +74,11 @@ def deliver(ctx: JobContext) -> Mapping[str, int]:
     Message-ID of a mail, the Idempotency-Key of a post). What fails is tried again after 1, 4, 16
     and 60 minutes, and is dead after the last try, with the reason in its row; what the server
     refuses for good is dead at once. A server that answers 429 or says nothing pauses its channel
-    for all tenants, and no other channel. Secrets come from the environment alone: SMTP_PASSWORD
-    and WEBHOOK_SECRET, or the file that SMTP_PASSWORD_FILE or WEBHOOK_SECRET_FILE names.
+    for all tenants, and no other channel. Secrets come from the environment alone:
+    ``SMTP_PASSWORD`` and ``WEBHOOK_SECRET``, or the file that ``SMTP_PASSWORD_FILE`` or
+    ``WEBHOOK_SECRET_FILE`` names. Webhooks are signed as https://www.standardwebhooks.com/ says.
+
+    From: OpsDeck: communications queue
 
     Counters:
       sent: messages that a server has taken
@@ -99,7 +102,9 @@ def deliver(ctx: JobContext) -> Mapping[str, int]:
 def deliver_fleet(ctx: JobContext) -> Mapping[str, int]:
     """Send the messages of the fleet's own outbox that are due.
 
-    As comms.deliver does for each tenant, and within the same limits.
+    As ``comms.deliver`` does for each tenant, and within the same limits.
+
+    From: OpsDeck: communications queue
 
     Counters:
       sent: messages that a server has taken

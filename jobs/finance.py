@@ -89,6 +89,8 @@ def exchange_rates(ctx: JobContext) -> Mapping[str, int]:
     changed by more than ``max_jump`` percent against the latest one of an earlier date is taken
     for a mistake of the feed and not kept, unless ``accept_jumps`` is set.
 
+    From: OpsDeck: exchange rate sync
+
     Counters:
       written: rates of this date that were new
       updated: rates of this date that were corrected

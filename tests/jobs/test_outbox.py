@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Dialect, Table
 from sqlalchemy.dialects import mysql, sqlite
 
-from cronrunner import fleet_outbox
+from cronrunner import JobContext, fleet_outbox, job
 from jobs.outbox import enqueue, is_address
 from jobs.schema import outbox
 from tests.jobs.tenant import S, TenantDatabase
@@ -89,3 +89,28 @@ def test_the_outbox_of_the_fleet_is_that_of_a_tenant(dialect: Dialect) -> None:
 
     assert columns(fleet_outbox) == columns(outbox)
     assert keys(fleet_outbox) == keys(outbox)
+
+
+def test_what_is_queued_for_the_fleet_waits_for_the_success_of_the_work(
+    tenant: TenantDatabase,
+) -> None:
+    def tell(ctx: JobContext) -> dict[str, int]:
+        told = [
+            enqueue(ctx, "u:1", "email", "ops@example.org", "Hello", "…", payload={"n": number})
+            for number in range(2)
+        ]
+        return {"told": sum(told)}
+
+    def fail(ctx: JobContext) -> None:
+        enqueue(ctx, "u:2", "email", "ops@example.org", "Hello", "…")
+        raise ValueError("planted")
+
+    for_the_fleet = job(scope="fleet")
+    assert tenant.run(for_the_fleet(tell)) == {"told": 1}
+    assert tenant.run(for_the_fleet(tell)) == {"told": 0}
+    with pytest.raises(ValueError, match="planted"):
+        tenant.run(for_the_fleet(fail))
+
+    (row,) = tenant.fleet.messages()
+    assert (row["dedupe_key"], row["payload"], row["status"]) == ("u:1", {"n": 0}, "pending")
+    assert tenant.rows(outbox) == []
