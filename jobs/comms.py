@@ -41,7 +41,9 @@ OPTIONS: Final = {
         help="how webhooks leave",
     ),
     "folder": Option(
-        "var/outbox", environment="OUTBOX_FOLDER", help="where the transport `file` writes"
+        "var/outbox",
+        environment="OUTBOX_FOLDER",
+        help="where the transport `file` writes; relative to where cronrunner was started",
     ),
     "mail_from": Option("", environment="MAIL_FROM", help="the sender of all e-mail"),
     "smtp_host": Option("", environment="SMTP_HOST", help="the mail server"),

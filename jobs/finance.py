@@ -31,7 +31,9 @@ _SOURCE_LIMIT: Final = 60
 
 
 def feed(ctx: JobContext) -> Mapping[str, Any]:
-    """Fetch the rates once for all tenants."""
+    """Fetch the rates once for all tenants, or say why there is nothing to fetch."""
+    if why := _nothing_to_fetch(ctx):
+        return {"skip": why}
     try:
         document, source = _fetch(ctx)
         return _checked(document) | {"source": source[:_SOURCE_LIMIT]}
@@ -41,16 +43,20 @@ def feed(ctx: JobContext) -> Mapping[str, Any]:
         raise Retry(f"the feed: {type(error).__name__}: {error}", after=after) from error
 
 
+def _nothing_to_fetch(ctx: JobContext) -> str | None:
+    if ctx.options["file"]:
+        return None
+    if not ctx.options["url"]:
+        return "neither url nor file is set"
+    return "a dry run downloads nothing; the option file would do" if ctx.dry_run else None
+
+
 def _fetch(ctx: JobContext) -> tuple[Any, str]:
     """Return the feed's document, numbers as their text, and where it comes from."""
     if path := ctx.options["file"]:
         text = Path(path).read_text(encoding="utf-8")
         return json.loads(text, parse_float=str), Path(path).name
     url = ctx.options["url"]
-    if not url:
-        raise Skip("neither url nor file is set")
-    if ctx.dry_run:
-        raise Skip("a dry run downloads nothing; the option file would do")
     answer = ctx.http.get(url)
     answer.raise_for_status()
     return answer.json(parse_float=str), urlsplit(url).hostname or ""
@@ -73,7 +79,11 @@ def _checked(document: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever a feed
     prepare=feed,
     options={
         "url": Option("", environment="EXCHANGE_RATES_URL", help="where the feed is"),
-        "file": Option("", environment="EXCHANGE_RATES_FILE", help="a file instead of it"),
+        "file": Option(
+            "",
+            environment="EXCHANGE_RATES_FILE",
+            help="a file instead of it; relative to where cronrunner was started",
+        ),
         "retry_s": Option(60, minimum=0, help="seconds before a feed that failed is asked again"),
         "currencies": Option((), help="which to keep; those of the tenant's assets if empty"),
         "max_jump": Option(20, minimum=0, help="percent by which a rate may change at once"),
@@ -84,10 +94,11 @@ def exchange_rates(ctx: JobContext) -> Mapping[str, int]:
     """Keep the exchange rates of the day.
 
     The feed is a JSON document with ``base``, ``date`` (ISO) and ``rates`` (code to decimal text),
-    fetched once for all tenants. If that fails it is tried three more times, and then no tenant is
-    touched: the rates of before stay. Rates are rounded half to even to 8 places. One that has
-    changed by more than ``max_jump`` percent against the latest one of an earlier date is taken
-    for a mistake of the feed and not kept, unless ``accept_jumps`` is set.
+    fetched once for all tenants; without ``url`` and ``file`` the job is skipped. If fetching it
+    fails it is tried three more times, and then no tenant is touched: the rates of before stay.
+    Rates are rounded half to even to 8 places. One that has changed by more than ``max_jump``
+    percent against the latest one of an earlier date is taken for a mistake of the feed and not
+    kept, unless ``accept_jumps`` is set.
 
     From: OpsDeck: exchange rate sync
 
@@ -99,6 +110,8 @@ def exchange_rates(ctx: JobContext) -> Mapping[str, int]:
       suspicious: rates that have changed too much and were not kept
       errors: rates that are no number, or out of bounds
     """
+    if why := ctx.prepared.get("skip"):
+        raise Skip(why)
     counters = dict.fromkeys(("written", "updated", "unchanged", "missing", "suspicious"), 0)
     items = Items(ctx)
     base = ctx.prepared["base"]

@@ -81,5 +81,5 @@ def test_a_dry_run_downloads_nothing_and_goes_on(tmp_path: Path, http_server: Ht
     dry = world.run(*AT, "--dry-run", JOB, "cleanup.rate_limits")
 
     assert dry.code == 0, dry.stderr
-    assert dry.execution(f"{JOB}:prepare", "")["reason"].startswith("a dry run downloads nothing")
+    assert dry.execution(JOB, "t0")["reason"].startswith("a dry run downloads nothing")
     assert http_server.asked == []

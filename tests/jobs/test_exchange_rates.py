@@ -215,7 +215,7 @@ def test_a_feed_that_is_gone_is_asked_again_later(tenant: TenantDatabase, tmp_pa
 
 def test_without_a_feed_there_is_nothing_to_do(tenant: TenantDatabase) -> None:
     with pytest.raises(Skip, match="neither url nor file is set"):
-        prepare(tenant)
+        tenant.run(JOB)
 
 
 def test_the_job_is_scheduled_at_three() -> None:
