@@ -21,6 +21,7 @@ from cronrunner.registry import job, startup
 if TYPE_CHECKING:
     from cronrunner.context import JobContext
     from cronrunner.databases.columns import UtcDateTime
+    from cronrunner.ledger.tables import fleet_outbox
 
 __all__ = [
     "Cancel",
@@ -31,6 +32,7 @@ __all__ = [
     "Skip",
     "Tenant",
     "UtcDateTime",
+    "fleet_outbox",
     "job",
     "startup",
 ]
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 _LATE = {
     "JobContext": "cronrunner.context",
     "UtcDateTime": "cronrunner.databases.columns",
+    "fleet_outbox": "cronrunner.ledger.tables",
 }
 
 

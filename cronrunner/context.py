@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,27 @@ from cronrunner.errors import (
     ConnectionBusyError,
     ConnectionClosedError,
     DeadlineError,
+    FleetOnlyError,
     NoTenantError,
 )
-from cronrunner.model import EMPTY, Job, Request, Tenant, Transaction
+from cronrunner.limiting import Limits, RateLimit
+from cronrunner.model import EMPTY, FLEET, Job, Request, Tenant, Transaction
 from cronrunner.sqltext import Pieces, read_pieces
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from structlog.typing import FilteringBoundLogger
+
+    from cronrunner.http_client import HttpSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the contexts of a run share."""
+
+    limits: Limits = field(default_factory=Limits)
+    #: Gives the engine of the ledger's database that is for fleet-scope work.
+    fleet_engine: Callable[[], Engine] | None = None
 
 
 class JobContext:
@@ -47,6 +61,7 @@ class JobContext:
         options: Mapping[str, Any] = EMPTY,
         prepared: Any = None,  # noqa: ANN401 - what the job's prepare returned
         results: Callable[[], Iterable[Mapping[str, Any]]] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         #: The tenant; for fleet-scope work its name is the empty string.
         self.tenant = tenant
@@ -76,6 +91,11 @@ class JobContext:
         self._clock = clock
         self._deadline = deadline
         self._results = results
+        self._shared = shared or Shared()
+        self._fleet_engine: Engine | None = None
+        #: What is to be written when the work has succeeded, by key.
+        self._writes: dict[str, Callable[[Connection], object]] = {}
+        self._http: HttpSession | None = None
         self._connection: Connection | None = None
         self._sessions: list[Session] = []
         self._batching: Batching | None = None
@@ -191,6 +211,62 @@ class JobContext:
         own = {"now": self.now, "slot": self.slot, "tenant": self.tenant.name}
         return self.connection.execute(Clause(pieces, {**own, **self.options, **parameters}))
 
+    def rate_limit(self, name: str, per_second: float, *, burst: int | None = None) -> RateLimit:
+        """Return a limit by which all visits of the run share ``per_second`` permits.
+
+        At most ``burst`` permits are given in any ``burst / per_second`` seconds: what one second
+        allows unless it is said. ``take()`` tells at once whether there is one, ``wait()`` waits
+        for it within the job's timeout, ``pause(until)`` stops all. Raises ``ValueError``.
+        """
+        return RateLimit(
+            self._shared.limits,
+            name,
+            per_second,
+            burst=burst,
+            clock=self._clock,
+            remaining=self.remaining,
+        )
+
+    @property
+    def http(self) -> HttpSession:
+        """A session of ``requests`` with timeouts, which never waits beyond the job's own.
+
+        GET, HEAD, OPTIONS, PUT and DELETE are repeated when a connection or a gateway fails. Its
+        errors name the server and nothing else of a URL. Closed when the job has ended. A dry run
+        sends only GET, HEAD and OPTIONS.
+        """
+        if self._http is None:
+            from cronrunner.http_client import HttpSession  # noqa: PLC0415 - 0.1 s, where it is used
+
+            self._http = HttpSession(self.remaining, dry_run=self.dry_run)
+        return self._http
+
+    @property
+    def fleet_engine(self) -> Engine:
+        """An engine on the ledger's own database, for work that is done once for the fleet.
+
+        What is done on it is committed by whoever does it. Be brief: a SQLite ledger has one
+        writer, and the run waits for it. ``on_success`` is better where it will do. A dry run
+        refuses to commit. Raises ``FleetOnlyError`` in the job of a tenant.
+        """
+        if self._fleet_engine is None:
+            if self.tenant.name != FLEET or self._shared.fleet_engine is None:
+                raise FleetOnlyError
+            # Of this attempt alone: a dry run listens to it.
+            self._fleet_engine = self._shared.fleet_engine().execution_options(write=True)
+            if self.dry_run:
+                self._guard = DryGuard(self._fleet_engine)
+        return self._fleet_engine
+
+    def on_success(self, key: str, write: Callable[[Connection], object]) -> bool:
+        """Have ``write`` called with a connection to the ledger's database if the work succeeds.
+
+        All that was asked for is one transaction, after the job has returned. Once for each
+        ``key``: returns whether it was new. Raises ``FleetOnlyError`` in the job of a tenant.
+        """
+        _ = self.fleet_engine
+        return self._writes.setdefault(key, write) is write
+
     def results(self) -> Iterable[Mapping[str, Any]]:
         """Stream the outcomes of this job's slot, in ``summarize`` only."""
         if self._results is None:
@@ -211,6 +287,10 @@ class JobContext:
         """
         connection, self._connection = self._connection, None
         guard, rows = self._guard, 0
+        if self._http is not None:
+            self._http.close()
+        if commit and self._writes:
+            rows = self._write_for_fleet(self.fleet_engine, guard)
         if connection is not None:
             try:
                 if guard is not None:
@@ -239,6 +319,18 @@ class JobContext:
             session.commit()
         connection.commit()
         connection.begin()
+
+    def _write_for_fleet(self, engine: Engine, guard: DryGuard | None) -> int:
+        """Write what waited for the success, in one transaction; return how many rows if dry."""
+        with engine.connect() as connection:
+            for write in self._writes.values():
+                write(connection)
+            if guard is None:
+                connection.commit()
+                return 0
+            rows = guard.rows_changed()
+            guard.undo(connection)
+            return rows
 
     def _make_ready(self, connection: Connection) -> None:
         """Do what comes before a commit."""

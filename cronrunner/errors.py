@@ -122,6 +122,10 @@ class StartupError(CronrunnerError):
     """The start-up hook failed; jobs in Python cannot run without it."""
 
 
+class FleetOnlyError(CronrunnerError):
+    """The ledger's database is for work that is done once for the fleet, not for a tenant's job."""
+
+
 class CountersError(CronrunnerError):
     """A job returns None or a mapping of counter names to whole numbers."""
 

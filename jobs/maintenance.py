@@ -123,7 +123,7 @@ def _do(ctx: JobContext, step: str) -> ValueError | None:
     retries=2,
     timeout="30m",
     scope="fleet",
-    external_effects=True,
+    effects="repeatable",
     options={
         "dir": Option(
             "", help="the folder in which the log files are", environment="CRONRUNNER_LOG_DIR"

@@ -1,7 +1,8 @@
 """Messages leave through the ``outbox`` table, in the transaction of the job that writes them.
 
 Another job delivers them. So a job that is rolled back has sent nothing, and one whose slot
-is repeated sends nothing twice.
+is repeated sends nothing twice. What is done once for the fleet has an outbox of its own, in the
+ledger's database: it is written when that work has succeeded.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, Table, insert, select
 
+from cronrunner import fleet_outbox
 from jobs.schema import outbox
 from jobs.wording import shorten
 
@@ -55,8 +57,6 @@ def enqueue(  # noqa: PLR0913, PLR0917 - the parts of a message
         # Without the address itself: what an error says ends up in logs.
         msg = f"expected an e-mail address: one @, no blanks, at most {ADDRESS_LIMIT} characters"
         raise ValueError(msg)
-    if ctx.connection.scalar(select(outbox.c.id).where(outbox.c.dedupe_key == key)) is not None:
-        return False
     message = {
         "dedupe_key": key,
         "channel": channel,
@@ -70,8 +70,33 @@ def enqueue(  # noqa: PLR0913, PLR0917 - the parts of a message
         "not_before": not_before or ctx.slot,
         "created_at": ctx.slot,
     }
-    ctx.connection.execute(insert(outbox).values(message))
+    if ctx.tenant.name:
+        return _insert(ctx.connection, outbox, message)
+    return _enqueue_for_fleet(ctx, message)
+
+
+def _insert(connection: Connection, table: Table, message: Mapping[str, Any]) -> bool:
+    """Insert a message whose key is new; tell whether it was."""
+    if _is_known(connection, table, message["dedupe_key"]):
+        return False
+    connection.execute(insert(table).values(message))
     return True
+
+
+def _is_known(connection: Connection, table: Table, key: str) -> bool:
+    known = select(table.c.id).where(table.c.dedupe_key == key)
+    return connection.scalar(known) is not None
+
+
+def _enqueue_for_fleet(ctx: JobContext, message: Mapping[str, Any]) -> bool:
+    key = message["dedupe_key"]
+    with ctx.fleet_engine.connect() as connection:
+        if _is_known(connection, fleet_outbox, key):
+            return False
+    # Looked at again then: another run may have been faster.
+    return ctx.on_success(
+        f"outbox:{key}", lambda connection: _insert(connection, fleet_outbox, message)
+    )
 
 
 def _without_nul(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import fleet
-from tests.servers import DatabaseServer, MariaDB, MySQL, Prometheus, SilentServer
+from tests.servers import DatabaseServer, HttpServer, MariaDB, MySQL, Prometheus, SilentServer
 
 #: What the fixtures give as `mariadb`, by the option that asks for it.
 SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "mysql": MySQL}
@@ -171,6 +171,13 @@ def silent_server() -> Iterator[SilentServer]:
     server = SilentServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def http_server() -> Iterator[HttpServer]:
+    """Give an HTTP server which answers 200 to everything unless it is told otherwise."""
+    with HttpServer() as server:
+        yield server
 
 
 @pytest.fixture

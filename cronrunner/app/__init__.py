@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from cronrunner import planning
 from cronrunner.app.catalogue import Catalogue
@@ -29,6 +29,7 @@ from cronrunner.databases import Endpoint, ServerParts, describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Event, Listener, Warned
 from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
+from cronrunner.ledger.engine import writing_engine
 from cronrunner.ledger.spool import waiting_bytes
 from cronrunner.model import (
     FLEET,
@@ -48,10 +49,14 @@ from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from cronrunner.app.due import Due
     from cronrunner.engines import Engines
     from cronrunner.metrics.server import MetricsServer
 
+#: How long fleet-scope work waits for the run's own writes to a SQLite ledger.
+_FLEET_BUSY_SECONDS: Final = 30.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -176,8 +181,19 @@ class App:
             text = self.redactor.text(describe(error))
             raise LedgerError(f"the ledger cannot be used: {text}") from error
 
+    @cached_property
+    def fleet_engine(self) -> Engine:
+        """The ledger's database for fleet-scope work, which has one connection of its own."""
+        return writing_engine(self._ledger_engine, busy_seconds=_FLEET_BUSY_SECONDS)
+
+    def rest(self) -> None:
+        """Keep no connection to the ledger until somebody asks for one again."""
+        if "fleet_engine" in self.__dict__:
+            self.fleet_engine.dispose()
+
     def close(self) -> None:
         """Close what was opened."""
+        self.rest()
         if "engines" in self.__dict__:
             self.engines.close()
         if "ledger" in self.__dict__:

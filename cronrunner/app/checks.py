@@ -14,7 +14,7 @@ from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
 from cronrunner.config import JobSettings, Settings, load_rest
 from cronrunner.errors import Problem
 from cronrunner.ledger.engine import ledger_file
-from cronrunner.model import Job, Option, format_duration
+from cronrunner.model import Effects, Job, Option, format_duration
 from cronrunner.planning import is_glob, nearest
 from cronrunner.redaction import Redactor, secret_values
 from cronrunner.registry.finding import Found, find_jobs
@@ -52,6 +52,7 @@ def find_warnings(settings: Settings, found: Found) -> list[Problem]:
     warnings = [*settings.warnings, *found.warnings]
     if found.problems:
         warnings += _unknown_jobs(settings, found)
+    warnings += _repeated_effects(found.jobs)
     text = warn_ledger_in_container(settings)
     return [*warnings, Problem(text=text)] if text else warnings
 
@@ -189,6 +190,19 @@ def _unknown_jobs(settings: Settings, found: Found) -> Iterator[Problem]:
         if not _meant(found.jobs, pattern):
             text = f"no job {pattern!r}; it may be in one of the broken files"
             yield _at(settings, text, *location)
+
+
+def _repeated_effects(jobs: Mapping[str, Job]) -> Iterator[Problem]:
+    """Name the jobs whose effects a rollback leaves behind, and the next attempt repeats."""
+    for job in jobs.values():
+        if job.effects is Effects.EXTERNAL:
+            file, _, line = job.origin.rpartition(":")
+            text = (
+                f"job {job.name} has effects outside of the database and no outbox: what is rolled"
+                " back or repeated happens there again; queue them as messages, or declare"
+                ' effects="repeatable" if it sees to that itself'
+            )
+            yield Problem(text=text, file=file, line=int(line))
 
 
 def warn_ledger_in_container(settings: Settings) -> str | None:

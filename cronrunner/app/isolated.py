@@ -9,11 +9,13 @@ from functools import cache
 
 from cronrunner.app import utc_now
 from cronrunner.app.house import House
+from cronrunner.context import Shared
 from cronrunner.databases import describe
 from cronrunner.engines import Engines
 from cronrunner.events import Dispatcher
 from cronrunner.execution import Performer
 from cronrunner.execution.isolated import FarWatchdog, Opened, Sent
+from cronrunner.limiting import Limits
 from cronrunner.model import Outcome, Result, VisitRequest
 from cronrunner.processes import Line
 
@@ -42,6 +44,7 @@ class _Apart:
         endpoints = {name: replace(each, reuse=False) for name, each in servers.items()}
         self._engines = Engines(endpoints, on_open=self._opened)
         self._line: Line | None = None
+        self._shared = Shared(fleet_engine=lambda: self.house.app.fleet_engine)
 
     def _opened(self, number: int) -> None:
         if self._line is not None:
@@ -50,6 +53,9 @@ class _Apart:
     def perform(self, sent: Sent, line: Line) -> Result:
         """Make one attempt."""
         app, self._line = self.house.app, line
+        if self._shared.limits.path != sent.limits:
+            self._shared.limits.close()
+            self._shared = replace(self._shared, limits=Limits(sent.limits))
         performer = Performer(
             resolve=lambda request, tenant: self.house.work(
                 request, tenant, lambda *_: sent.prepared, lambda *_: sent.results
@@ -64,9 +70,11 @@ class _Apart:
             pause=_pause,
             on_stuck=lambda _: None,
             on_reached=lambda _: None,
+            shared=self._shared,
         )
         visit = VisitRequest(tenant=sent.tenant, requests=(sent.request,))
         (result,) = performer(visit)
+        app.rest()
         return result
 
 

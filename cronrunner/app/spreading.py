@@ -48,6 +48,8 @@ class Spreading:
     watched: bool
     #: (job, slot key) -> the prepared value as JSON.
     prepared: Callable[[str, str], str | None]
+    #: Where the run keeps its rate limits.
+    limits: str
     #: Lets every deadline in other processes expire.
     cancel: Callable[[], None] = field(default=lambda: None, init=False)
     warned: set[Warned] = field(default_factory=set, init=False)
@@ -100,6 +102,7 @@ class Spreading:
                 config=str(settings.path.absolute()),
                 digest=settings.digest,
                 options=self.app.catalogue.asked,
+                limits=self.limits,
                 threads=threads,
                 servers=tuple(servers),
                 cpu=cpus[number % len(cpus)] if cpus else None,

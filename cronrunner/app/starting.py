@@ -21,11 +21,13 @@ from cronrunner.app.pruning import prune_a_while
 from cronrunner.app.run_options import RunOptions, refuse_contradictions, refuse_dry
 from cronrunner.app.selections import selection_document, selection_of
 from cronrunner.app.spreading import Spreading
+from cronrunner.context import Shared
 from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, Warned
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Executor
 from cronrunner.ledger import DryLedger, ExecutionFilter
 from cronrunner.ledger.liveness import boot, host, started
+from cronrunner.limiting import Limits
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
     FLEET_TENANT,
@@ -118,7 +120,7 @@ class _Start:
         self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
         app.catalogue.ask(self._asked())
         if options.dry_run:
-            for text in dry.refused(self._jobs, named=bool(selection.jobs)):
+            for text in dry.refused(self._jobs, selection.jobs):
                 events.emit(Warned(subject="dry_run", text=text))
         #: Of a dry run: writes nothing but the run.
         self._dry_ledger = DryLedger(app.ledger, app.queries) if options.dry_run else None
@@ -131,6 +133,9 @@ class _Start:
         # Asked before this process is kept on one CPU.
         cpus = allowed_cpus()
         self._processes = Processes(visiting.perform, cpus=cpus)
+        self._limits = Limits()
+        # Made here, before threads could each make one.
+        self._fleet_engine = app.fleet_engine
         self._spreading = Spreading(
             app=app,
             events=events,
@@ -138,6 +143,7 @@ class _Start:
             cpus=cpus,
             watched=options.watched,
             prepared=self._prepared,
+            limits=self._limits.path,
         )
         self._prepared_values: dict[tuple[str, str], str] = {}
         self._found: list[Tenant] = []
@@ -334,6 +340,7 @@ class _Start:
             on_stuck=hooks.on_stuck,
             on_reached=on_reached,
             isolated=self._isolated(),
+            shared=Shared(limits=self._limits, fleet_engine=lambda: self._fleet_engine),
         )
 
     def _isolated(self) -> Isolated:
@@ -346,6 +353,7 @@ class _Start:
             config=str(app.settings.path.absolute()),
             digest=app.settings.digest,
             options=app.catalogue.asked,
+            limits=self._limits.path,
         )
 
     def _resolve(self, request: Request, tenant: Tenant) -> Work:
@@ -368,3 +376,4 @@ class _Start:
         """End the watch over deadlines, and the processes: nothing is awaited any more."""
         self._watchdog.close()
         self._processes.close()
+        self._limits.close()

@@ -17,12 +17,14 @@ from cronrunner.affinity import OneCpu
 from cronrunner.app import isolated
 from cronrunner.app.asking import Asked
 from cronrunner.app.house import House
+from cronrunner.context import Shared
 from cronrunner.databases import describe
 from cronrunner.engines import Engines
 from cronrunner.events import DeadlineEnforced, Dispatcher
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.execution.isolated import Sent
 from cronrunner.executors import Serving
+from cronrunner.limiting import Limits
 from cronrunner.model import Killed, Request, Result, Tenant
 from cronrunner.processes import Line, Processes
 from cronrunner.watchdog import Pulse, Watchdog
@@ -37,6 +39,8 @@ class Serve:
     digest: str
     #: Job -> option -> value, as the command line says it.
     options: Asked
+    #: Where the run keeps its rate limits.
+    limits: str
     threads: int
     servers: tuple[str, ...]
     #: The one that its threads stay on; ``None`` for all of them.
@@ -101,6 +105,7 @@ class _Visiting:
             on_fallback=app.tell_fallback,
             kill=serving.kill,
         )
+        self._limits = Limits(sent.limits)
         self._processes = Processes(isolated.perform, cpus=sent.cpus)
 
     def _tell_kill(self, server: str, killed: Killed) -> None:
@@ -122,6 +127,7 @@ class _Visiting:
         self._watchdog.close()
         self._processes.close()
         self._engines.close()
+        self._limits.close()
 
     def _learn(self, prepared: Prepared) -> None:
         self._prepared[prepared.job, prepared.slot_key] = prepared.value
@@ -147,7 +153,9 @@ class _Visiting:
                 config=self._sent.config,
                 digest=self._sent.digest,
                 options=self._sent.options,
+                limits=self._sent.limits,
             ),
+            shared=Shared(limits=self._limits),
         )
 
     def _resolve(self, request: Request, tenant: Tenant) -> Work:

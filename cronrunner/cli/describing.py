@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from cronrunner.model import Job, Option, Scope, Transaction, format_duration
+from cronrunner.model import Effects, Job, Option, Scope, Transaction, format_duration
 from cronrunner.registry.description import Description, read_description
 from cronrunner.schedule import TENANT_ZONE, in_words
 
@@ -61,7 +61,7 @@ def _facts(job: Job, said: Description) -> Iterator[tuple[str, str]]:
         yield "transaction", "the job commits for itself"
     if job.exactly_once:
         yield "exactly once", "a slot is marked in the tenant's own database"
-    if job.external_effects:
+    if job.effects is not Effects.DATABASE:
         yield "dry run", "left out: it does what no rollback undoes"
     yield "file", f"`{job.origin.rpartition(':')[0]}`"
     if said.origin:

@@ -93,7 +93,7 @@ def _job_document(job: Job, pauses: Sequence[Pause] | None) -> documents.Documen
         "isolation": str(job.isolation),
         "overlap": str(job.overlap),
         "exactly_once": job.exactly_once,
-        "external_effects": job.external_effects,
+        "effects": str(job.effects),
         "options": {name: option.default for name, option in job.options.items()},
         "origin": job.origin,
         "description": job.description,

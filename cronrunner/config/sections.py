@@ -151,9 +151,9 @@ class LedgerSettings(Section):
         None, description="For a ledger given by its URL: as at a server."
     )
     reserved_connections: FromTwo = Field(
-        2,
+        3,
         description="Connections kept for the ledger, which visits never take: "
-        "one writes, the others read.",
+        "one writes, one reads, one is for jobs of fleet scope.",
     )
 
     keep: Duration = Field(

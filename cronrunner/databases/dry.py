@@ -23,7 +23,7 @@ from cronrunner.errors import DryRunError
 #: The error of the one change that a dry run can find out about only when it is too late.
 LEFT: Final = (
     "dry run: a table without transactions was changed and could not be rolled back; use InnoDB,"
-    " or declare external_effects, which keeps the job out of dry runs"
+    ' or declare effects="external", which keeps the job out of dry runs'
 )
 #: What MySQL and MariaDB run without a commit, by the statement's beginning.
 _HARMLESS: Final = re.compile(
@@ -110,7 +110,16 @@ class DryGuard:
 
     # Events of SQLAlchemy, with the arguments that it gives.
 
-    def _before_cursor_execute(self, _: Connection, __: Any, statement: str, *___: object) -> None:  # noqa: ANN401 - a DBAPI cursor
+    def _before_cursor_execute(
+        self,
+        connection: Connection,
+        __: Any,  # noqa: ANN401 - a DBAPI cursor
+        statement: str,
+        *___: object,
+    ) -> None:
+        if not connection.in_transaction():
+            # SQLAlchemy begins one with it: the ledger's engine on SQLite.
+            return
         text = _without_comments(statement)
         words = " ".join(text.split()[:2])[:40].rstrip(";")
         if self._is_mysql and not _HARMLESS.match(text):

@@ -55,6 +55,8 @@ class Sent:
     prepared: str
     #: Job -> option -> value, as the command line says it.
     options: Mapping[str, Mapping[str, str]]
+    #: Where the run keeps its rate limits.
+    limits: str
     #: For ``summarize``: the slot's executions.
     results: tuple[Mapping[str, Any], ...] = ()
 
@@ -118,10 +120,12 @@ class Isolated:
         config: str,
         digest: str,
         options: Mapping[str, Mapping[str, str]],
+        limits: str,
     ) -> None:
         """``config`` is the absolute path of the configuration, ``digest`` that of its content.
 
-        ``options`` are what the command line says of them, by job.
+        ``options`` are what the command line says of them, by job; ``limits`` is the path of the
+        run's rate limits.
         """
         self._processes = processes
         self._engines = engines
@@ -130,6 +134,7 @@ class Isolated:
         self._config = config
         self._digest = digest
         self._options = options
+        self._limits = limits
 
     def __call__(
         self, attempt: Attempt, work: Work, on_stuck: Callable[[], None]
@@ -156,6 +161,7 @@ class Isolated:
             digest=self._digest,
             prepared=json.dumps(work.prepared),
             options=self._options,
+            limits=self._limits,
             results=() if work.results is None else tuple(map(dict, work.results())),
         )
 

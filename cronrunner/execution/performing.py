@@ -46,7 +46,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from cronrunner import logs
-from cronrunner.context import JobContext
+from cronrunner.context import JobContext, Shared
 from cronrunner.databases import markers
 from cronrunner.engines import Engines, TenantEngine
 from cronrunner.errors import DeadlineError, DryRunError, OverlapError
@@ -94,12 +94,14 @@ class Performer:
         on_stuck: Callable[[Result], None],
         on_reached: Callable[[Tenant], None],
         isolated: Isolated | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """``pause`` waits for a debug delay and returns early when the run is draining.
 
         ``on_reached`` is told when a visit has its session, before its job begins. ``on_stuck``
         is given the result of an attempt that nothing could end. ``isolated`` makes the attempts
-        of isolated jobs; without it, as in their processes, all are made here.
+        of isolated jobs; without it, as in their processes, all are made here. ``shared`` is what
+        the contexts have in common.
         """
         self._resolve = resolve
         self._engines = engines
@@ -114,6 +116,7 @@ class Performer:
         #: Servers that were found to have no named locks, or such as do not do all.
         self._lockless: set[str] = set()
         self._isolated = isolated
+        self._shared = shared
         self._on_reached = on_reached
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
@@ -261,6 +264,7 @@ class Performer:
             options=work.options,
             prepared=work.prepared,
             results=work.results,
+            shared=self._shared,
         )
 
     # The steps, in order.

@@ -3,7 +3,8 @@
 What is old is what belongs to runs that began before a given time and have ended: their executions,
 attempts, closed claims and themselves. What survives: statistics, counters and durations, so that
 metrics and ordering do not change; everything of a run that still holds something; and of each
-(job, tenant) pair the claim of the newest slot, which says up to where nothing is due.
+(job, tenant) pair the claim of the newest slot, which says up to where nothing is due. Of the
+fleet's messages those go that are settled.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ from sqlalchemy import (
     select,
 )
 
-from cronrunner.ledger.tables import attempts, claims, executions, prepared, runs
+from cronrunner.ledger.tables import attempts, claims, executions, fleet_outbox, prepared, runs
 
 #: Rows in one transaction: others write in between.
 BATCH: Final = 1000
 #: The keys of scheduled slots sort as their times do, and before all others.
 _SCHEDULED: Final = "a"
+#: Messages of which nothing becomes any more.
+_SETTLED: Final = ("sent", "dead", "cancelled")
 
 
 def prune_batch(connection: Connection, before: datetime) -> int:
@@ -39,10 +42,12 @@ def prune_batch(connection: Connection, before: datetime) -> int:
     if found is not None:
         # Of nothing but the run itself there is one row left, at the end.
         return next(filter(None, _steps(connection, found.run)))
-    return _remove(connection, prepared, prepared.c.prepared_at < before) + _remove(
-        connection,
-        claims,
-        (claims.c.run == "") & (claims.c.state == "open") & (claims.c.claimed_at < before),
+    left = (claims.c.run == "") & (claims.c.state == "open") & (claims.c.claimed_at < before)
+    settled = fleet_outbox.c.status.in_(_SETTLED) & (fleet_outbox.c.created_at < before)
+    return (
+        _remove(connection, prepared, prepared.c.prepared_at < before)
+        + _remove(connection, claims, left)
+        + _remove(connection, fleet_outbox, settled)
     )
 
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -27,11 +28,12 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from cronrunner.databases.columns import key_text
+from cronrunner.databases.columns import UtcDateTime, key_text
 from cronrunner.model import Outcome, as_utc
 
 metadata = MetaData()
@@ -81,6 +83,7 @@ SLOT_KEY = key_text(64)
 RUN = key_text(40)
 WORD = key_text(40)
 ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
+LONG_TEXT = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 
 runs = Table(
     "runs",
@@ -249,6 +252,31 @@ prepared = Table(
     metadata,
     Column("job", JOB, primary_key=True),
     Column("slot_key", SLOT_KEY, primary_key=True),
-    Column("value", Text().with_variant(LONGTEXT(), "mysql", "mariadb"), nullable=False),
+    Column("value", LONG_TEXT, nullable=False),
     Column("prepared_at", Instant, nullable=False),
+)
+
+#: Messages of fleet-scope work; the columns are those of a tenant's `outbox`, so that one job
+#: delivers both. The runner itself does nothing with them.
+fleet_outbox = Table(
+    "fleet_outbox",
+    metadata,
+    Column("id", ROW_ID, primary_key=True, autoincrement=True),
+    Column("dedupe_key", String(191), nullable=False),
+    Column("channel", String(20), nullable=False),
+    Column("recipient", String(500), nullable=False),
+    Column("subject", String(500), nullable=False),
+    Column("body", LONG_TEXT, nullable=False),
+    Column("payload", JSON(none_as_null=True)),
+    Column("source_job", String(100), nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("claim_token", String(36)),
+    Column("claimed_until", UtcDateTime),
+    Column("sent_at", UtcDateTime),
+    Column("last_error", String(500)),
+    Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("dedupe_key", name="fleet_outbox_key"),
+    Index("fleet_outbox_due", "status", "not_before"),
 )

@@ -60,6 +60,17 @@ class Overlap(StrEnum):
     ALLOW = "allow"
 
 
+class Effects(StrEnum):
+    """What a job does that no rollback undoes: it sends mail, calls a service, writes a file."""
+
+    #: Nothing: all that it does is in its database.
+    DATABASE = "database"
+    #: Something, which a slot that is repeated repeats.
+    EXTERNAL = "external"
+    #: Something that the job itself keeps from being done anew: it claims messages of an outbox.
+    REPEATABLE = "repeatable"
+
+
 class Isolation(StrEnum):
     """Where a job's attempts are made."""
 
@@ -142,8 +153,7 @@ class Job:
     exactly_once: bool = False
     #: ``None``: as ``runner.isolation`` says.
     isolation: Isolation | None = None
-    #: Does what no rollback undoes: it sends mail, calls another service, writes a file.
-    external_effects: bool = False
+    effects: Effects = Effects.DATABASE
     enabled: bool = True
     #: Of the file that the job was found in: it changes when the job's code does.
     code_digest: str = ""

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from cronrunner.errors import Problem
 from cronrunner.model import (
     EMPTY,
+    Effects,
     Isolation,
     Job,
     Option,
@@ -91,9 +92,7 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         summarize=take("summarize", lambda: _hook(declaration.summarize), None),
         exactly_once=take("exactly_once", lambda: _exactly_once(declaration), fallback=False),
         isolation=take("isolation", lambda: _isolation(declaration), None),
-        external_effects=take(
-            "external_effects", lambda: _flag(declaration.external_effects), fallback=False
-        ),
+        effects=take("effects", lambda: _word(Effects, declaration.effects), Effects.DATABASE),
         enabled=take("enabled", lambda: _flag(declaration.enabled), fallback=True),
     )
     if texts:

@@ -43,7 +43,7 @@ class Declaration:
     summarize: JobFunction | None = None
     exactly_once: bool = False
     isolation: str | None = None
-    external_effects: bool = False
+    effects: str = "database"
     enabled: bool = True
 
 
@@ -71,7 +71,7 @@ def job(
     summarize: JobFunction | None = None,
     exactly_once: bool = False,
     isolation: str | None = None,
-    external_effects: bool = False,
+    effects: str = "database",
     enabled: bool = True,
 ) -> Callable[[JobFunction], JobFunction]: ...
 def job(
@@ -95,8 +95,10 @@ def job(
     tenant's server, against whatever else takes it. ``exactly_once`` writes a marker into the
     tenant's database in the job's transaction, so that not even a killed process makes a slot
     run twice. ``isolation`` is ``"process"`` for a job that blocks in C code or may crash the
-    interpreter; ``"thread"`` and ``None`` say the opposite and nothing. ``external_effects``
-    says that the job does what no rollback undoes (mail, HTTP, files): a dry run leaves it out.
+    interpreter; ``"thread"`` and ``None`` say the opposite and nothing. ``effects`` is
+    ``"external"`` for a job that does what no rollback undoes (mail, HTTP, files): dry runs leave
+    it out, and ``check`` warns of it; ``"repeatable"`` if the job sees to it that a slot which is
+    repeated does no harm.
 
     The function returns ``None`` or a mapping of counter names to whole numbers.
     """

@@ -75,7 +75,8 @@ def _built(path: Path, header: Header) -> Job:
             # It has a process of its own already, and no transaction of the runner's.
             isolation="thread",
             transaction="none",
-            external_effects=True,
+            # No warning: it could not say otherwise.
+            effects="repeatable",
         ),
         call=Script(path=path),
         default_name=path.stem,

@@ -15,7 +15,7 @@ from cronrunner.model import (
 )
 from cronrunner.registry.building import build
 from cronrunner.registry.declaration import Declaration
-from cronrunner.registry.header import KEYS, RESERVED, Header, flag, read_header
+from cronrunner.registry.header import KEYS, RESERVED, Header, read_header
 from cronrunner.sqltext import Statement, read_statements
 
 #: What a line above a statement may say of that one.
@@ -28,7 +28,7 @@ _SQL_KEYS: Final[Mapping[str, Callable[[str], Any]]] = {
     **KEYS,
     "transaction": str,
     "isolation": str,
-    "external_effects": flag,
+    "effects": str,
     "counter": str,
 }
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from cronrunner.errors import LedgerError
 from cronrunner.events import ClaimRefused
 from cronrunner.model import (
+    FLEET,
     Claims,
     Holder,
     Key,
@@ -43,6 +45,9 @@ class Claiming:
         self._slots: dict[str, datetime] = {}
         #: What waits for an earlier slot to end.
         self.overlapped: dict[Key, Tenant] = {}
+        #: What waits for a ``prepare`` that is to be tried again.
+        self.held_back: list[Visit] = []
+        self._prepares = {job.name: job.prepare_name for job in order.jobs if job.prepare}
 
     def key(self, job: str, tenant: Tenant) -> Key:
         """Return what a job's execution on a tenant is claimed by."""
@@ -51,15 +56,26 @@ class Claiming:
         return Key(job=job, tenant=tenant.name, slot_key=slot.key)
 
     def ready(self, visit: Visit) -> Wanted:
-        """Return what is to be claimed of a visit; what was not prepared is left out."""
+        """Return what is to be claimed of a visit.
+
+        What was not prepared is left out, and what is not prepared yet is held back.
+        """
         ready: list[Key] = []
         for name in visit.jobs:
             key = self.key(name, visit.tenant)
             if (name, key.slot_key) in self._results.unprepared:
                 self.leave_out(visit.tenant, key, Reason.PREPARE_FAILED)
+            elif self._is_late(key):
+                self.held_back.append(replace(visit, jobs=(name,)))
             else:
                 ready.append(key)
         return visit.tenant, ready
+
+    def _is_late(self, key: Key) -> bool:
+        if key.job not in self._prepares:
+            return False
+        prepare = Key(job=self._prepares[key.job], tenant=FLEET, slot_key=key.slot_key)
+        return self._results.is_repeated(prepare)
 
     def take(self, wanted: Sequence[Wanted]) -> list[VisitRequest]:
         """Claim what can be had, and return it as visits to be made; the rest is counted.

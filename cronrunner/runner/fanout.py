@@ -56,19 +56,26 @@ class FanOut:
         self._draining = False
 
     def prepare(self) -> None:
-        """Run the ``prepare`` of every planned job; note the jobs whose prepare failed."""
+        """Run the ``prepare`` of every planned job; note the jobs whose prepare failed.
+
+        One that is to be tried again later keeps its own job waiting, and no other.
+        """
         self._claiming.set_aside(self._plan.set_aside)
         prepared = {job.name: job.prepare_name for job in self._order.jobs if job.prepare}
         wanted = {pair for pair in self._planned_slots() if pair[0] in prepared}
         waiting = [Key(job=prepared[n], tenant=FLEET, slot_key=slot) for n, slot in sorted(wanted)]
         while waiting and not self._ending.has_begun():
-            waiting = self._do_for_fleet(waiting)
+            waiting = self._do_for_fleet(waiting, and_again=False)
             if waiting:
                 # Another run is preparing for all: its value is awaited, not made twice.
                 self._executor.wait(_TICK_SECONDS)
         if not self._ending.ledger_lost:
-            unprepared = {pair for pair in wanted if not self._parts.is_prepared(*pair)}
+            late = {pair for pair in wanted if self._is_late(prepared[pair[0]], pair[1])}
+            unprepared = {pair for pair in wanted - late if not self._parts.is_prepared(*pair)}
             self._results.unprepared |= unprepared
+
+    def _is_late(self, prepare: str, slot_key: str) -> bool:
+        return self._results.is_repeated(Key(job=prepare, tenant=FLEET, slot_key=slot_key))
 
     def visit(self, visits: Sequence[Visit]) -> None:
         """Feed visits to the executor, server by server, a little ahead of it."""
@@ -89,6 +96,10 @@ class FanOut:
                 key = self._claiming.key(name, visit.tenant)
                 self._claiming.leave_out(visit.tenant, key, self._why_left())
         self._settle()
+        held_back, self._claiming.held_back = self._claiming.held_back, []
+        if held_back:
+            # All is idle: each of these is prepared by now, or will not be.
+            self.visit(held_back)
 
     def visit_fleet(self, visits: Sequence[Visit]) -> None:
         """Visit these, and do the fleet-scope jobs beside them."""
@@ -112,12 +123,19 @@ class FanOut:
         else:
             self._do_for_fleet(keys)
 
-    def _do_for_fleet(self, keys: Sequence[Key]) -> list[Key]:
-        """Do what is once for the fleet, one visit each; return what another run is doing."""
+    def _do_for_fleet(self, keys: Sequence[Key], *, and_again: bool = True) -> list[Key]:
+        """Do what is once for the fleet, one visit each; return what another run is doing.
+
+        What fails and is to be repeated is waited for, unless ``and_again`` is false.
+        """
         claims = self._claiming.claim(keys)
         wanted: list[Wanted] = [(FLEET_TENANT, [key]) for key in claims.granted]
+        first = self._results.first_attempts = set() if and_again else set(claims.granted)
         self._submit(self._claiming.granted(wanted, claims))
-        self._settle()
+        while first and not self._ending.has_begun():
+            self._executor.wait(_TICK_SECONDS)
+        if and_again or self._ending.has_begun():
+            self._settle()
         return list(claims.held)
 
     def _planned_slots(self) -> set[tuple[str, str]]:

@@ -40,6 +40,8 @@ class Results:
         self.tally = Tally()
         #: Why the last attempt of what waits for another one failed.
         self._failed: dict[Key, str | None] = {}
+        #: Of a ``prepare`` each that is awaited: what has no result yet, not even a failed attempt.
+        self.first_attempts: set[Key] = set()
         #: (job, slot key) of each ``prepare`` that failed or was not made.
         self.unprepared: set[tuple[str, str]] = set()
 
@@ -110,14 +112,20 @@ class Results:
             state,
         )
 
+    def is_repeated(self, key: Key) -> bool:
+        """Tell whether an attempt has failed and another one waits, or is at work."""
+        return key in self._failed
+
     def _finish(self, key: Key, result: Result) -> None:
-        self._failed.pop(key, None)
         job, _, hook = key.job.partition(":")
         if result.value is not None:
             self._parts.ledger.keep_prepared(job, key.slot_key, result.value)
         elif hook == "prepare":
             # Also with --again, when an earlier value of the slot is there.
             self.unprepared.add((job, key.slot_key))
+        # After its value is there, or it is known that there is none.
+        self._failed.pop(key, None)
+        self.first_attempts.discard(key)
         self._parts.ledger.record(result)
         self._parts.events.emit(ExecutionFinished(result=result))
 
@@ -147,3 +155,4 @@ class Results:
         if self._executor is not None:
             visit = VisitRequest(tenant=tenant, requests=(request,))
             self._executor.submit([visit], delay=delay)
+        self.first_attempts.discard(result.request.key)

@@ -54,7 +54,9 @@ def throwaway_tenant(
         place = places[kind]
         database = place.take()
         found = jobs_in(jobs or job_folder(request.config.rootpath))
-        yield ThrowawayTenant(place, database, found, tables=tables, name=name)
+        tenant = ThrowawayTenant(place, database, found, tables=tables, name=name)
+        yield tenant
+        tenant.close()
         place.give_back(database)
 
     return tenant

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Engine, NullPool
 from structlog.testing import LogCapture
 
-from cronrunner.context import JobContext
+from cronrunner.context import JobContext, Shared
 from cronrunner.databases import Endpoint
 from cronrunner.databases.base import tenant_dialect
 from cronrunner.engines import Engines, TenantEngine
@@ -94,13 +94,14 @@ class Stage:
         self.engines.heard_by = made
         return made
 
-    def perform(
+    def perform(  # noqa: PLR0913 - what an attempt takes, and what surrounds it
         self,
         request: Request,
         tenant: Tenant,
         work: Work,
         clock: Callable[[], datetime],
         *,
+        shared: Shared,
         app: Any = None,
     ) -> Attempted:
         """Make one attempt; ``app`` is its ``ctx.app``."""
@@ -115,6 +116,7 @@ class Stage:
             pause=lambda _: None,
             on_stuck=lambda _: None,
             on_reached=lambda _: None,
+            shared=shared,
         )
         performer.app = app
         with captured_log() as log:

@@ -15,6 +15,7 @@ from cronrunner.context import JobContext
 from cronrunner.execution import Work
 from cronrunner.model import EMPTY, FLEET_TENANT, Job, Tenant
 from cronrunner.testing.finding import Jobs
+from cronrunner.testing.fleet import FleetDatabase
 from cronrunner.testing.places import Place
 from cronrunner.testing.scene import BY_JOB, SLOT, Scene
 from cronrunner.testing.stage import Attempted, LogLine
@@ -38,6 +39,13 @@ class ThrowawayTenant:
         self.engine = place.stage.engine(database)
         #: What the jobs have logged so far: ``event``, ``log_level``, and each line's fields.
         self.log: list[LogLine] = []
+
+        #: What jobs write for the fleet: ``fleet.messages()``, and ``fleet.engine``.
+        self.fleet = FleetDatabase()
+
+    def close(self) -> None:
+        """Close what the test has opened. Called by the fixture."""
+        self.fleet.close()
 
     # Rows.
 
@@ -174,6 +182,7 @@ class ThrowawayTenant:
             Work(job=job, call=call, options=scene.values(job), **work),
             scene.now(),
             app=scene.app,
+            shared=self.fleet.shared,
         )
         self.log.extend(ended.log)
         return ended
@@ -198,6 +207,7 @@ class ThrowawayTenant:
             deadline=now() + found.timeout,
             options=scene.values(found),
             prepared=None if scene.prepared is BY_JOB else scene.prepared,
+            shared=self.fleet.shared,
         )
         ctx.app = scene.app
         try:

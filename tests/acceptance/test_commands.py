@@ -78,7 +78,7 @@ def test_jobs_are_shown_with_what_is_declared(tmp_path: Path) -> None:
     wanted = {
         "job": "jobs.work", "enabled": True, "schedule": "0 2 * * *", "timeout_seconds": 120,
         "attempts": 2, "scope": "tenant", "transaction": "tenant", "isolation": "thread",
-        "overlap": "skip", "exactly_once": False, "external_effects": False, "options": {"days": 30},
+        "overlap": "skip", "exactly_once": False, "effects": "database", "options": {"days": 30},
         "origin": "jobs.py:6", "description": "Count the days.\n\nAll of them.",
     }  # fmt: skip
     assert {name: work[name] for name in wanted} == wanted

@@ -1,6 +1,9 @@
 """Once per slot and not per tenant: fleet-scope jobs, `prepare` and `summarize`."""
 
+import signal
 from pathlib import Path
+
+import pytest
 
 from tests.acceptance.fleet import finish
 from tests.acceptance.small import SLOT, began, go, small, until
@@ -175,3 +178,62 @@ def test_a_value_that_json_cannot_hold_is_a_failed_prepare(tmp_path: Path) -> No
 
     assert finished.code == 1
     assert "not JSON serializable" in finished.execution("jobs.each:prepare", "")["error"]
+
+
+LATE = """
+    from datetime import timedelta
+    from pathlib import Path
+
+    from cronrunner import Retry, RetryPolicy
+
+    def before(ctx):
+        if ctx.attempt == 1 or Path("down").exists():
+            raise Retry("planted", after=timedelta(seconds=1))
+        return len(list(Path().glob("did-*")))
+
+    @job(prepare=before, retry=RetryPolicy(attempts=2))
+    def late(ctx):
+        return {"others": ctx.prepared}
+
+    @job
+    def other(ctx):
+        Path(f"did-{ctx.tenant.name}").touch()
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_prepare_that_is_tried_again_later_keeps_no_other_job_waiting(
+    tmp_path: Path, processes: int
+) -> None:
+    fleet = small(tmp_path, LATE, runner={"concurrency": 2, "processes": processes})
+    finished = fleet.run(*AT)
+
+    assert finished.code == 0, finished.stderr
+    assert finished.document["outcomes"] == {"succeeded": 7}
+    assert finished.execution("jobs.late:prepare", "")["attempts"] == 2
+    # All of them were done when it was tried again.
+    assert finished.execution("jobs.late", "t2")["counters"] == {"others": 3}
+
+
+def test_a_prepare_that_fails_at_last_skips_its_own_tenants_alone(tmp_path: Path) -> None:
+    fleet = small(tmp_path, LATE)
+    (tmp_path / "down").touch()
+    finished = fleet.run(*AT)
+
+    assert finished.document["outcomes"] == {"failed": 1, "succeeded": 3, "skipped": 3}
+    assert finished.execution("jobs.late", "t2")["reason"] == "prepare failed"
+
+
+def test_a_signal_leaves_what_waits_for_a_prepare(tmp_path: Path) -> None:
+    source = LATE.replace("seconds=1", "minutes=5")
+    fleet = small(tmp_path, source)
+    with fleet.started(*AT) as process:
+        until(lambda: len(list(tmp_path.glob("did-*"))) == 3)
+        process.send_signal(signal.SIGTERM)
+        drained = finish(process, 20)
+
+    assert drained.code == 75
+    assert drained.execution("jobs.late", "t0")["reason"] == "drained"
+    fleet.write_job("jobs", LATE.replace("seconds=1", "seconds=0"))
+    resumed = fleet.run("run", "--json", "--resume=last")
+    assert resumed.document["outcomes"] == {"succeeded": 4}, resumed.stderr

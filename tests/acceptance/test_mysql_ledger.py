@@ -51,7 +51,7 @@ def make(mariadb: MariaDB, prefix: str, ledger: str, tmp_path: Path) -> Make:
         url = mariadb.url(prefix + "cron", "pw")
         main = {
             "url": url,
-            "max_connections": 6,
+            "max_connections": 7,
             "discover": {"databases": f"{prefix}*", "exclude": [ledger] * (form == "url")},
         }
         at: Any = {"server": "main", "database": ledger} if form == "server" else f"{url}/{ledger}"

@@ -1,12 +1,14 @@
 """Old history goes, a batch at a time; what arbitrates, counts or orders stays."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
-from cronrunner.ledger import pruning
+from cronrunner.ledger import Ledger, pruning
+from cronrunner.ledger.tables import fleet_outbox
 from cronrunner.model import Key, Outcome, Slot
 from tests.conformance.conftest import LedgerDatabase, key, result_of
 from tests.conformance.holder import report, this_run
@@ -106,6 +108,28 @@ def test_what_a_dead_run_has_left_open_goes_with_time(database: LedgerDatabase) 
 
     assert rows(database)["claims"] == 0
     assert [run["run"] for run in database.queries.runs(9)] == ["next"]
+
+
+def test_messages_of_the_fleet_go_when_they_are_settled(database: LedgerDatabase) -> None:
+    ledger = database.open()
+    now = database.clock()
+    for age in (0, 1):
+        for status in ("pending", "sending", "sent", "dead", "cancelled"):
+            queue(ledger, f"{status}{age}", status, now - timedelta(seconds=age))
+    assert ledger.prune(now) == 3
+
+    left = [key for (key,) in database.rows("SELECT dedupe_key FROM fleet_outbox ORDER BY id")]
+    assert left == ["pending0", "sending0", "sent0", "dead0", "cancelled0", "pending1", "sending1"]
+
+
+def queue(ledger: Ledger, name: str, status: str, at: datetime) -> None:
+    message = {
+        "dedupe_key": name, "channel": "email", "recipient": "a@example.org", "subject": "",
+        "body": "", "source_job": "test", "status": status, "attempts": 0, "not_before": at,
+        "created_at": at,
+    }  # fmt: skip
+    with ledger._engine.begin() as connection:
+        connection.execute(insert(fleet_outbox).values(message))
 
 
 def test_it_is_done_in_batches_that_can_be_stopped(

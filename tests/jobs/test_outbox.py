@@ -3,7 +3,10 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import Dialect, Table
+from sqlalchemy.dialects import mysql, sqlite
 
+from cronrunner import JobContext, fleet_outbox, job
 from jobs.outbox import enqueue, is_address
 from jobs.schema import outbox
 from tests.jobs.tenant import S, TenantDatabase
@@ -73,3 +76,41 @@ def test_an_email_needs_an_address(tenant: TenantDatabase, address) -> None:
 def test_an_address_may_have_254_characters_and_any_script() -> None:
     assert is_address(f"{'a' * 249}@b.de")
     assert is_address("zoë@例え.jp")
+
+
+@pytest.mark.parametrize("dialect", [sqlite.dialect(), mysql.dialect()], ids=["sqlite", "mysql"])
+def test_the_outbox_of_the_fleet_is_that_of_a_tenant(dialect: Dialect) -> None:
+    def columns(table: Table) -> list[tuple[str, str, bool | None]]:
+        return [(each.name, each.type.compile(dialect), each.nullable) for each in table.columns]
+
+    def keys(table: Table) -> set[tuple[str, ...]]:
+        indexed = [*table.indexes, *table.constraints]
+        return {tuple(each.columns.keys()) for each in indexed if hasattr(each, "columns")}
+
+    assert columns(fleet_outbox) == columns(outbox)
+    assert keys(fleet_outbox) == keys(outbox)
+
+
+def test_what_is_queued_for_the_fleet_waits_for_the_success_of_the_work(
+    tenant: TenantDatabase,
+) -> None:
+    def tell(ctx: JobContext) -> dict[str, int]:
+        told = [
+            enqueue(ctx, "u:1", "email", "ops@example.org", "Hello", "…", payload={"n": number})
+            for number in range(2)
+        ]
+        return {"told": sum(told)}
+
+    def fail(ctx: JobContext) -> None:
+        enqueue(ctx, "u:2", "email", "ops@example.org", "Hello", "…")
+        raise ValueError("planted")
+
+    for_the_fleet = job(scope="fleet")
+    assert tenant.run(for_the_fleet(tell)) == {"told": 1}
+    assert tenant.run(for_the_fleet(tell)) == {"told": 0}
+    with pytest.raises(ValueError, match="planted"):
+        tenant.run(for_the_fleet(fail))
+
+    (row,) = tenant.fleet.messages()
+    assert (row["dedupe_key"], row["payload"], row["status"]) == ("u:1", {"n": 0}, "pending")
+    assert tenant.rows(outbox) == []

@@ -12,7 +12,7 @@ import structlog
 
 from cronrunner import JobContext, Skip
 from cronrunner.errors import DeadlineError, NoTenantError
-from cronrunner.model import FLEET, Key, Request, Scope, Slot, Tenant
+from cronrunner.model import FLEET, Effects, Key, Request, Scope, Slot, Tenant
 from tests.jobs.tenant import JOBS, NOW, S
 
 JOB = "maintenance.rotate_logs"
@@ -54,7 +54,7 @@ def files(folder: Path) -> dict[str, str]:
 
 def test_it_is_of_the_fleet_and_needs_no_database() -> None:
     assert JOBS[JOB].scope is Scope.FLEET
-    assert JOBS[JOB].external_effects
+    assert JOBS[JOB].effects is Effects.REPEATABLE
     with pytest.raises(NoTenantError):
         _ = context().connection
 

@@ -8,6 +8,8 @@ from tests.servers.certificates import write_certificates
 from tests.servers.database import DatabaseServer, quote
 from tests.servers.galera import Galera
 from tests.servers.general_log import LogEntry
+from tests.servers.http_server import Answer, Asked, HttpServer
+from tests.servers.mail import MailServer
 from tests.servers.mariadb import MariaDB
 from tests.servers.mysql import MySQL
 from tests.servers.process import HOST, free_port
@@ -16,9 +18,13 @@ from tests.servers.silent import SilentServer
 
 __all__ = [
     "HOST",
+    "Answer",
+    "Asked",
     "DatabaseServer",
     "Galera",
+    "HttpServer",
     "LogEntry",
+    "MailServer",
     "MariaDB",
     "MySQL",
     "Prometheus",

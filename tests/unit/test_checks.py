@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from cronrunner.app.checks import find_errors, find_more_errors
+from cronrunner.app.checks import find_errors, find_more_errors, find_warnings
 from cronrunner.config import load, load_rest
 from cronrunner.errors import Problem
-from cronrunner.model import Job, Option
+from cronrunner.model import Effects, Job, Option
 from cronrunner.registry.finding import Found
 
 FILES = 'servers: {files: {url: "sqlite://", discover: {directory: tenants}}}\n'
@@ -120,6 +120,19 @@ def test_a_file_of_certificates_that_is_not_there_is_an_error(errors: Check) -> 
 
     assert problem.startswith(f"tenants.yaml:2: {expected}")
     assert problem.endswith("ca.pem, no file")
+
+
+@pytest.mark.parametrize("effects", Effects)
+def test_effects_that_a_repeated_slot_repeats_are_warned_of(
+    tmp_path: Path, effects: Effects
+) -> None:
+    path = tmp_path / "tenants.yaml"
+    path.write_text(FILES, encoding="utf-8")
+    found = Found(jobs={"a.x": job(effects=effects)}, problems=())
+    warned = [str(problem) for problem in find_warnings(load(path, {}), found)]
+
+    expected = "a.py:7: job a.x has effects outside of the database and no outbox"
+    assert any(text.startswith(expected) for text in warned) == (effects == "external")
 
 
 # A file with mistakes is checked as far as it can be understood.

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from cronrunner.cli.describing import overview_of, page_of
-from cronrunner.model import Job, Option, RetryPolicy, Scope, Transaction
+from cronrunner.model import Effects, Job, Option, RetryPolicy, Scope, Transaction
 from cronrunner.registry.description import Description, read_description
 
 WHOLE = """Feed the ``pets``.
@@ -117,7 +117,7 @@ def test_what_is_particular_about_a_job_is_a_line() -> None:
         Job(
             name="a.b", call=lambda _: None, origin="a.py:1", every=timedelta(minutes=15),
             scope=Scope.FLEET, transaction=Transaction.NONE, exactly_once=True,
-            external_effects=True,
+            effects=Effects.EXTERNAL,
         )
     )  # fmt: skip
 

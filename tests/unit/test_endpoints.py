@@ -106,8 +106,8 @@ def test_the_runners_own_connections_are_kept_from_the_visits(tmp_path: Path) ->
     assert reserved(alone, "files") == 0
 
     shared = settings(tmp_path, "ledger: {server: main, database: cron}", limit=10)
-    assert reserved(shared, "main") == 3
-    assert visits_at_once(shared, "main", None) == 7
+    assert reserved(shared, "main") == 4
+    assert visits_at_once(shared, "main", None) == 6
 
 
 @pytest.mark.parametrize(

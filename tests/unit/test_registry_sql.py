@@ -243,7 +243,7 @@ def test_every_mistake_of_a_file_is_said_at_once_with_its_line(find: Find) -> No
             (
                 "tidy.sql:2: unknown header key 'shedule'; known are name, schedule, every, timezone,"
                 " catch_up, timeout, retries, overlap, server_lock, tenants, enabled, transaction,"
-                " isolation, external_effects, counter, option"
+                " isolation, effects, counter, option"
             ),
         ),
         (
