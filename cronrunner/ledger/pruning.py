@@ -22,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     delete,
     exists,
+    func,
     or_,
     select,
 )
@@ -43,7 +44,9 @@ def prune_batch(connection: Connection, before: datetime) -> int:
         # Of nothing but the run itself there is one row left, at the end.
         return next(filter(None, _steps(connection, found.run)))
     left = (claims.c.run == "") & (claims.c.state == "open") & (claims.c.claimed_at < before)
-    settled = fleet_outbox.c.status.in_(_SETTLED) & (fleet_outbox.c.created_at < before)
+    # A message may be sent long after the slot that it was created for.
+    settled_at = func.coalesce(fleet_outbox.c.sent_at, fleet_outbox.c.not_before)
+    settled = fleet_outbox.c.status.in_(_SETTLED) & (settled_at < before)
     return (
         _remove(connection, prepared, prepared.c.prepared_at < before)
         + _remove(connection, claims, left)

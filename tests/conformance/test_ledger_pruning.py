@@ -116,17 +116,21 @@ def test_messages_of_the_fleet_go_when_they_are_settled(database: LedgerDatabase
     for age in (0, 1):
         for status in ("pending", "sending", "sent", "dead", "cancelled"):
             queue(ledger, f"{status}{age}", status, now - timedelta(seconds=age))
+    queue(ledger, "late", "sent", now - timedelta(days=100), sent_at=now)
     assert ledger.prune(now) == 3
 
     left = [key for (key,) in database.rows("SELECT dedupe_key FROM fleet_outbox ORDER BY id")]
-    assert left == ["pending0", "sending0", "sent0", "dead0", "cancelled0", "pending1", "sending1"]
+    settled_now = ["sent0", "dead0", "cancelled0"]
+    assert left == ["pending0", "sending0", *settled_now, "pending1", "sending1", "late"]
 
 
-def queue(ledger: Ledger, name: str, status: str, at: datetime) -> None:
+def queue(
+    ledger: Ledger, name: str, status: str, at: datetime, sent_at: datetime | None = None
+) -> None:
     message = {
         "dedupe_key": name, "channel": "email", "recipient": "a@example.org", "subject": "",
         "body": "", "source_job": "test", "status": status, "attempts": 0, "not_before": at,
-        "created_at": at,
+        "created_at": at, "sent_at": sent_at,
     }  # fmt: skip
     with ledger._engine.begin() as connection:
         connection.execute(insert(fleet_outbox).values(message))
