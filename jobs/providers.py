@@ -20,8 +20,6 @@ from jobs.schema import integrations
 if TYPE_CHECKING:
     from cronrunner import JobContext
 
-#: Seconds to connect, and to wait for each part of the answer.
-_PATIENCE: Final = (5.0, 30.0)
 _REFRESHED: Final = (integrations.c.kind != "mailbox") & integrations.c.enabled.is_(True)
 
 
@@ -34,7 +32,7 @@ def load_catalogue(ctx: JobContext) -> dict[str, Any] | None:
     if not place:
         return None
     is_url = place.startswith(("http://", "https://"))
-    catalogue = json.loads(_download(place) if is_url else Path(place).read_bytes())
+    catalogue = json.loads(_download(ctx, place) if is_url else Path(place).read_bytes())
     if not isinstance(catalogue, dict):
         msg = f"expected a catalogue of providers by name, got a {type(catalogue).__name__}"
         raise ValueError(msg)  # noqa: TRY004 - the type of a document, not of an argument
@@ -103,18 +101,14 @@ def refresh_integrations(ctx: JobContext) -> Mapping[str, int]:
     return {**counters, "errors": items.errors}
 
 
-def _download(url: str) -> bytes:
-    import requests  # noqa: PLC0415 - only who has a URL pays for it
-
+def _download(ctx: JobContext, url: str) -> bytes:
     try:
-        answer = requests.get(url, timeout=_PATIENCE)
-    except requests.RequestException as error:
-        # Its text has the URL, in which there may be a password.
-        msg = f"the catalogue of providers cannot be loaded: {type(error).__name__}"
-        raise Retry(msg) from None
-    if not answer.ok:
-        msg = f"the catalogue of providers cannot be loaded: HTTP {answer.status_code}"
-        raise Retry(msg)
+        answer = ctx.http.get(url)
+        answer.raise_for_status()
+    except OSError as error:
+        # What requests raises; its text names the server, and nothing that is secret.
+        msg = f"the catalogue of providers cannot be loaded: {type(error).__name__}: {error}"
+        raise Retry(msg) from error
     return answer.content
 
 
