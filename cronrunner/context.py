@@ -85,6 +85,8 @@ class JobContext:
         self.app: Any = None
         #: Set when the deadline is over, or a drain does not wait any longer.
         self.ending = threading.Event()
+        #: What ``note`` was given last; read by the runner.
+        self.noted: str | None = None
         self._job = job
         self._request = request
         self._engine = engine
@@ -113,6 +115,13 @@ class JobContext:
         """A text that is the same whenever this work is done again for this slot."""
         key = self._request.key
         return f"{key.job}/{key.tenant}/{key.slot_key}"
+
+    def note(self, text: str) -> None:
+        """Say in a few words what came of this execution; the last words count.
+
+        Kept in the ledger and shown beside the counters, secrets taken out, at most 500 characters.
+        """
+        self.noted = str(text)
 
     def remaining(self) -> timedelta:
         """Return how much of the job's timeout is left; never negative."""

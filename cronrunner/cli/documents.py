@@ -44,7 +44,7 @@ def iso(moment: datetime) -> str:
 def execution(row: Mapping[str, Any], *, with_run: bool = False) -> Document:
     """Make the document of one execution."""
     names = ("job", "tenant", "server", "slot", "outcome", "reason", "error", "attempts")
-    times = ("started_at", "duration_seconds", "counters")
+    times = ("started_at", "duration_seconds", "counters", "note")
     head = {"run": row["run"]} if with_run else {}
     only_dry = tuple(name for name in ("rows_changed",) if name in row)
     return head | {name: row[name] for name in (*names, *times, *only_dry)}

@@ -83,5 +83,6 @@ def _document(result: Result) -> Document:
         "started_at": result.started_at,
         "duration_seconds": result.duration_seconds,
         "counters": dict(result.counters),
+        "note": result.note,
         "rows_changed": result.rows_changed,
     }

@@ -33,11 +33,16 @@ def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    result = row["error"] or row["reason"] or row["counters"]
     tenant = row["tenant"] or "(fleet)"
     outcome = Outcome(row["outcome"])
     seconds = row["duration_seconds"]
-    return (row["started_at"], row["job"], tenant, outcome, seconds, row["run"], result)
+    return (row["started_at"], row["job"], tenant, outcome, seconds, row["run"], _result(row))
+
+
+def _result(row: Row) -> object:
+    """Return what came of an execution, as far as a cell of a table has room for it."""
+    said = row["error"] or row["reason"]
+    return said or " ".join(str(each) for each in (row["note"], row["counters"]) if each) or {}
 
 
 def _print_runs(app: App, limit: int, *, as_json: bool) -> None:
@@ -149,7 +154,7 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
                     row["server"],
                     Outcome(row["outcome"]),
                     row["duration_seconds"],
-                    row["error"] or row["reason"] or row["counters"],
+                    _result(row),
                 )
                 for row in shown
             ),

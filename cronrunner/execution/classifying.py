@@ -39,6 +39,8 @@ from cronrunner.watchdog import Deadline
 #: Characters of an error, and of a reason, that the ledger keeps.
 _ERROR_LIMIT: Final = 2000
 _CAUSE_LIMIT: Final = 300
+#: Characters of what a job says of itself.
+_NOTE_LIMIT: Final = 500
 #: Bytes of a job's counters as JSON: a TEXT of MySQL holds 65,535.
 _COUNTERS_LIMIT: Final = 60_000
 _WHOLE: Final = 2**63
@@ -57,10 +59,16 @@ class Classifier:
     def result(self, attempt: Attempt) -> Result:
         """Return how an attempt ended. Never raises."""
         try:
-            return self._result(attempt)
+            return self._with_note(self._result(attempt), attempt)
         except Exception as error:  # noqa: BLE001 - the job's own code may run here: a __str__, a __repr__
             text = f"{type(attempt.error).__name__}: it cannot be shown ({type(error).__name__})"
             return replace(begun(attempt), outcome=Outcome.FAILED, error=text, cause=text)
+
+    def _with_note(self, result: Result, attempt: Attempt) -> Result:
+        noted = None if attempt.context is None else attempt.context.noted
+        if noted is None or attempt.work is None or attempt.work.keeps_value:
+            return result
+        return replace(result, note=self._text(str(noted))[:_NOTE_LIMIT])
 
     def _result(self, attempt: Attempt) -> Result:
         result = begun(attempt)

@@ -100,6 +100,7 @@ def unrecordable(result: Result, error: Exception) -> Result:
         error=f"its outcome could not be recorded: {type(inner).__name__}",
         reason=None,
         counters=EMPTY,
+        note=None,
         cause=None,
         code=None,
     )

@@ -84,6 +84,7 @@ def execution_row(result: Result) -> dict[str, Any]:
         "started_at": result.started_at,
         "duration_seconds": result.duration_seconds,
         "counters": json.dumps(dict(result.counters)) if result.counters else None,
+        "note": result.note,
     }
 
 

@@ -21,7 +21,7 @@ from cronrunner.errors import LedgerError
 from cronrunner.ledger.engine import migrating_engine
 
 #: The newest version; test_the_head_is_the_newest_migration guards it.
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 
 _LOCK: Final = "cronrunner:migrate"
 _LOCK_SECONDS: Final = 60

@@ -46,7 +46,7 @@ _CHUNK: Final = _MIB
 _MOST: Final = 16 * _MIB
 _SYNC_SECONDS: Final = 0.1
 #: What a result is made of beyond its request, and is left out where it says nothing.
-_OPTIONAL: Final = ("reason", "error", "cause", "code", "value")
+_OPTIONAL: Final = ("reason", "error", "cause", "code", "note", "value")
 
 
 @dataclass(slots=True, kw_only=True)

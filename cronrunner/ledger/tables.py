@@ -153,6 +153,8 @@ executions = Table(
     Column("duration_seconds", Double, nullable=False),
     # A mapping of whole numbers, as JSON.
     Column("counters", Text),
+    # What the job has said of it.
+    Column("note", Text),
     Index("executions_of_run", "run", "job", "tenant", unique=True),
     Index("executions_started_at", "started_at"),
     # See `history` for what these two are for. There are no more: each is a part of what an

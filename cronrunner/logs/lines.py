@@ -281,7 +281,7 @@ def _fields_of(result: Result) -> dict[str, Any]:
     fields["duration_seconds"] = result.duration_seconds
     if result.request.dry_run:
         fields |= {"dry_run": True, "rows_changed": result.rows_changed}
-    for name in ("reason", "error", "cause", "code", "counters", "traceback"):
+    for name in ("reason", "error", "cause", "code", "counters", "note", "traceback"):
         value = getattr(result, name)
         if value:
             fields[name] = value

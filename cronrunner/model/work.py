@@ -299,6 +299,8 @@ class Result:
     code: str | None = None
     traceback: str | None = None
     counters: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    #: What the job has said of itself, in a few words.
+    note: str | None = None
     #: Rows that a dry run has changed before it rolled back; 0 in every other run.
     rows_changed: int = 0
     #: What a ``prepare`` returned: JSON text.

@@ -20,7 +20,7 @@ KEYS = {
 }  # fmt: skip
 EXECUTION_KEYS = {
     "job", "tenant", "server", "slot", "outcome", "reason", "error", "attempts", "started_at",
-    "duration_seconds", "counters",
+    "duration_seconds", "counters", "note",
 }  # fmt: skip
 
 #: Leaves a row of its own each time it is executed.

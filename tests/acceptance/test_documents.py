@@ -91,3 +91,37 @@ def test_of_more_than_ten_thousand_executions_only_those_that_went_wrong_are_lis
     assert cut["executions_truncated"] is True
     assert [row["tenant"] for row in cut["executions"]] == ["failed0", "failed1", "timed_out0"]
     assert set(cut) == KEYS | {"executions_truncated"}
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+def test_what_a_job_says_of_itself_stands_beside_its_counters(
+    tmp_path: Path, isolation: str
+) -> None:
+    job = f"""
+        import os
+
+        @job(isolation="{isolation}")
+        def work(ctx):
+            ctx.note("not the last word")
+            ctx.note(f"12 of 30, with {{os.environ['APP_TOKEN']}}" + "." * 600)
+            return {{"rows": 12}}
+
+        @job(isolation="{isolation}")
+        def broken(ctx):
+            ctx.note("up to row 7")
+            raise ValueError("row 8")
+    """
+    fleet = small(tmp_path, job, tenants=1)
+    run = fleet.run("run", "--json", env={"APP_TOKEN": "pl4nted-t0ken"})
+
+    note = run.execution("jobs.work", "t0")["note"]
+    assert note.startswith("12 of 30, with [redacted]...")
+    assert len(note) == 500
+    assert run.execution("jobs.broken", "t0")["note"] == "up to row 7"
+    assert fleet.run("show", "last", "--json").execution("jobs.work", "t0")["note"] == note
+    assert {line["cronrunner"].get("note") for line in run.log_lines("execution.finished")} == {
+        note, "up to row 7",
+    }  # fmt: skip
+    history = fleet.run("history", "--job", "jobs.work").stdout
+    assert "12 of 30" in history
+    assert "pl4nted" not in history + run.stdout + run.stderr

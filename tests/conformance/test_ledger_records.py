@@ -294,15 +294,15 @@ def test_an_execution_is_kept_whole(database: LedgerDatabase) -> None:
     ledger.record(
         result_of(
             ledger.claim([ACME]), ACME, outcome=Outcome.FAILED, error="boom 'é'", cause="boom",
-            code="1146", reason="because", counters={"rows": 3},
+            code="1146", reason="because", counters={"rows": 3}, note="half of it",
         )
     )  # fmt: skip
     ledger.flush()
     (row,) = database.queries.executions(ExecutionFilter(run="r1"))
 
-    assert {name: row[name] for name in ("error", "cause", "code", "reason", "counters")} == {
+    assert {name: row[name] for name in ("error", "cause", "code", "reason", "note", "counters")} == {
         "error": "boom 'é'", "cause": "boom", "code": "1146", "reason": "because",
-        "counters": {"rows": 3},
+        "note": "half of it", "counters": {"rows": 3},
     }  # fmt: skip
     assert (row["slot"], row["started_at"], row["fence"]) == (SLOT.at, NOON, 1)
     attempts = "SELECT run, job, tenant, attempt, outcome FROM attempts"

@@ -130,6 +130,7 @@ EVENTS: tuple[events.Event, ...] = (
             code="ValueError",
             traceback="Traceback ...",
             counters={"flagged": 3},
+            note="half of it",
         )
     ),
     events.AttemptFailed(
@@ -142,6 +143,7 @@ EVENTS: tuple[events.Event, ...] = (
             code="1213",
             traceback="Traceback ...",
             counters={"flagged": 3},
+            note="half of it",
         ),
         delay=timedelta(seconds=2),
     ),

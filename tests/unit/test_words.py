@@ -37,6 +37,7 @@ FULL = Result(
     code="1205",
     traceback="frames",
     counters={"rows": 3},
+    note="half of it",
     rows_changed=4,
     value="[1]",
     unreached=True,
