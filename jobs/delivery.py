@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, or_, select, update
 
+from jobs.transports import TRANSPORTS
+from jobs.transports.contract import Failed, Message, Refused, Settings, Throttled
 from jobs.wording import shorten
 
 if TYPE_CHECKING:
@@ -143,9 +145,6 @@ class Delivery:
 
     def _set_up(self, channel: str) -> Transport | None:
         """Make the transport of a channel; what is wrong with one stops no other."""
-        from jobs.transports import TRANSPORTS  # noqa: PLC0415 - HTTP and SMTP, for who delivers
-        from jobs.transports.contract import Settings  # noqa: PLC0415
-
         ctx = self.ctx
         settings = Settings(
             options=ctx.options, environ=os.environ, http=lambda: ctx.http, clock=lambda: ctx.now
@@ -175,8 +174,6 @@ class Delivery:
 
     def _send(self, number: int, channel: str) -> Ended:
         """Send a claimed message, and say what became of it."""
-        from jobs.transports.contract import Failed, Message, Refused, Throttled  # noqa: PLC0415
-
         attempts = 0
         try:
             attempts = self._attempts(number)
@@ -195,9 +192,7 @@ class Delivery:
         sent = {"status": "sent", "sent_at": self.ctx.now, "last_error": None}
         return Ended(counter="sent", values=sent)
 
-    def _try(self, channel: str, message: Any, attempts: int) -> None:  # noqa: ANN401 - a Message
-        from jobs.transports.contract import Refused  # noqa: PLC0415
-
+    def _try(self, channel: str, message: Message, attempts: int) -> None:
         transport = self.transports.get(channel)
         if transport is None:
             raise Refused("unknown channel")

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Final
-
-import requests
-from urllib3 import Retry
-from urllib3.exceptions import HTTPError, InvalidHeader
+from typing import TYPE_CHECKING, Final
 
 from jobs.transports.contract import Failed, Refused, Throttled
+
+# ruff: noqa: PLC0415 - these take 0.1 s, which only a delivery is to pay
+if TYPE_CHECKING:
+    import requests
 
 #: Bytes of an answer that are read.
 _ANSWER_LIMIT: Final = 65_536
@@ -28,6 +28,9 @@ def post(
     timeout_seconds: float,
 ) -> None:
     """Post a JSON document once. Raises ``Refused``, ``Failed`` and ``Throttled``."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
     if not url.startswith(("https://", "http://")):
         raise Refused("expected a URL of http or https")
     try:
@@ -70,6 +73,9 @@ def _judge(answer: requests.Response) -> None:
 
 def _retry_after(header: str | None) -> timedelta:
     """Read seconds or a date; urllib3 takes no more than six hours."""
+    from urllib3 import Retry
+    from urllib3.exceptions import InvalidHeader
+
     if header is None:
         return _DEFAULT_PAUSE
     try:

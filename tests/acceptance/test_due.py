@@ -226,6 +226,8 @@ def test_what_is_left_of_a_due_run_is_done_in_its_slots_whatever_the_schedule_is
     _due(fleet, "2026-03-01T01:30Z")
     with fleet.started("due", "--scheduled-at", "2026-03-01T03:30Z") as process:
         until(lambda: began(fleet) == {"t2", "t3"})
+        # What has just ended is durable a moment later.
+        until(lambda: fleet.query("SELECT count(*) FROM claims WHERE state = 'closed'") == [(2,)])
         process.kill()
         process.wait(10)
     go(fleet)
