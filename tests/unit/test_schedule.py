@@ -1,7 +1,7 @@
 """Cron expressions, as Debian's cron reads them."""
 
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -83,8 +83,9 @@ def minutes_of_debian(expression: str, zone: str, start: datetime, end: datetime
     now = start
     while now < end:
         wall = now.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
-        passed = [before + timedelta(minutes=n) for n in range(1, 200)] if fixed else [wall]
-        for each in (each for each in passed if each <= wall):
+        minutes = int((wall - before) / timedelta(minutes=1))
+        passed = [before + timedelta(minutes=n + 1) for n in range(minutes)] if fixed else [wall]
+        for each in passed:
             key = (each.date(), each.hour, each.minute)
             if (each.hour, each.minute) in wanted and not (fixed and key in seen):
                 seen.add(key)
@@ -108,10 +109,10 @@ def test_due_over_both_changes_of_clocks_is_what_a_count_of_minutes_gives(
 
     listed = list(takewhile(lambda slot: slot < end, schedule_.after(start - timedelta(seconds=1))))
     assert listed == expected
-    now = expected[0]
-    while now < end:
-        assert schedule_.newest(now) == max(each for each in expected if each <= now), now
-        now += timedelta(minutes=1)
+    # It changes at a slot and nowhere else.
+    for slot, next_ in pairwise([*expected, end]):
+        for now in (slot, slot + timedelta(minutes=1), next_ - timedelta(minutes=1)):
+            assert schedule_.newest(now) == slot, now
 
 
 @pytest.mark.parametrize(
