@@ -82,8 +82,10 @@ def metric_values(scene: Scene) -> Iterator[Row]:
             yield _figure(scene, metric, value, (yesterday - timedelta(days=back)).isoformat())
     # Counted before the day was over.
     yield _figure(scene, "logins", 1, yesterday.isoformat())
+    # The last second of the hour before, after which tiles are due again.
+    shown_at = scene.at.replace(minute=0, second=0) - SECOND
     for metric, shown in _TILES.items():
-        yield _figure(scene, metric, shown, "current") | {"as_of": scene.at - SECOND}
+        yield _figure(scene, metric, shown, "current") | {"as_of": shown_at}
 
 
 def _figure(scene: Scene, metric: str, value: object, bucket: str) -> Row:
