@@ -16,7 +16,8 @@ import click
 
 from cronrunner.model import parse_duration
 from demo.configuration import PASSWORD, write_configuration
-from demo.planting import plant
+from demo.files import Places, make_files
+from demo.planting import plant, scene_of
 from demo.show import Demo, show_mariadb, show_sqlite
 from demo.stores import open_store
 from demo.tenants import Defect, DemoTenant, fleet
@@ -102,12 +103,21 @@ def main() -> None:
 @_takes_fleet
 @_takes_url
 @click.option("--config", type=click.Path(path_type=Path), help="Write a tenants.yaml here.")
-def init(fleet: _Fleet, url: str, config: Path | None) -> None:
-    """Make the databases, in place of those of the same names."""
+@click.option(
+    "--files",
+    default=ROOT / "var/demo",
+    type=click.Path(path_type=Path),
+    help="Make backups, log files and what others publish here.",
+)
+def init(fleet: _Fleet, url: str, config: Path | None, files: Path) -> None:
+    """Make the databases and files, in place of those of the same names."""
+    places = Places(files.absolute())
+    scenes = (scene_of(tenant, seed=fleet.seed, at=fleet.at) for tenant in fleet.tenants)
+    make_files(places, scenes, fleet.at)
     for tenant in plant(open_store(url), fleet.tenants, seed=fleet.seed, at=fleet.at):
         print(f"{tenant.name:<16} {tenant.zone:<20} {tenant.defect.meaning}", flush=True)
     if config:
-        write_configuration(config, url, fleet.tenants)
+        write_configuration(config, url, fleet.tenants, places)
         print(f"Wrote {config}, which takes a server's password from ${PASSWORD}")
 
 

@@ -76,6 +76,12 @@ class Scene:
         start, end = self.yesterday
         yield from (start - SECOND, start, end - SECOND, end)
 
+    def edges_of_last_month(self) -> Iterator[datetime]:
+        """Yield the same of the last month that is over in UTC."""
+        end = self.at.replace(day=1, hour=0, minute=0, second=0)
+        start = (end - SECOND).replace(day=1, hour=0, minute=0, second=0)
+        yield from (start - SECOND, start, end - SECOND, end)
+
     def within(self, source: Random, **parts: float) -> datetime:
         """Return some whole second of the time before yesterday: ``within(source, days=60)``."""
         seconds = int(timedelta(**parts).total_seconds())

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from cronrunner.model import ExitCode
 from demo.configuration import PASSWORD, write_configuration
-from demo.expectations import CLEANUP, expected, mismatches
-from demo.planting import plant
+from demo.contents import changed, contents_of
+from demo.expectations import CLEANUP, Endings, ending_of, expected, mismatches
+from demo.files import Places, make_files
+from demo.planting import plant, scene_of
 from demo.stores import Store, open_store
 from demo.tenants import Defect, DemoTenant
 from demo.terminal import Terminal
 
-#: Outcomes by job and tenant.
-Outcomes = Mapping[tuple[str, str], str]
-
+_INSTANT: Final = "%Y-%m-%dT%H:%M:%SZ"
+_LATER: Final = timedelta(minutes=5)
 _METRICS_LINES: Final = 16
+#: Of the summary of a run that only repeats another.
+_SUMMARY_LINES: Final = 4
+_HISTORY_LINES: Final = 12
+#: What is wrong is said up to this many times.
+_MOST_LINES: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """What is to be shown."""
 
-    #: Where tenants, ledger and configuration are made; what is there of them is replaced.
+    #: Where tenants, files, ledger and configuration are made; what is there of them is replaced.
     folder: Path
     tenants: Sequence[DemoTenant]
     seed: int
@@ -37,6 +44,11 @@ class Demo:
     config: Path | None = None
     #: Tenants which lose a table that the plan knows nothing about.
     sabotaged: Sequence[str] = ()
+
+    @property
+    def places(self) -> Places:
+        """Where the jobs' files are."""
+        return Places(self.folder)
 
 
 def show_sqlite(demo: Demo) -> bool:
@@ -61,65 +73,125 @@ def _show(demo: Demo, url: str, secrets: Mapping[str, str]) -> bool:
         file.unlink()
     config = demo.config or demo.folder / "tenants.yaml"
     if demo.config is None:
-        write_configuration(config, url, demo.tenants)
+        write_configuration(config, url, demo.tenants, demo.places)
     store = open_store(url)
     terminal = Terminal(config, secrets)
     _make(terminal, demo, store)
-    planned = expected(demo.tenants, store.kind)
-    exit_code = _run(terminal, demo, url)
-    wanted = ExitCode.OK if set(planned.values()) == {"succeeded"} else ExitCode.NOT_WELL
-    if exit_code != wanted:
-        print(f"\nExpected a run that ends with {wanted}, got {exit_code}")
-        return False
-    outcomes = _outcomes(terminal)
-    _look_back(terminal, demo.tenants, outcomes)
-    return _judge(terminal, planned, outcomes)
+    began = time.monotonic()
+    wrong: list[str] = []
+    locked = [tenant.name for tenant in demo.tenants if tenant.defect is Defect.LOCKED]
+    with terminal.locks(locked, url, "work_items"):
+        endings = _run(terminal, demo, store, wrong)
+        _deliver(terminal, demo, store, wrong)
+        _repeat(terminal, demo, store, wrong)
+    _look_back(terminal, demo.tenants, endings)
+    terminal.heading("Planned and got")
+    if wrong:
+        print("\n".join(wrong[:_MOST_LINES]))
+        print(f"{len(wrong)} things are not as planned")
+    else:
+        print(f"  {_counts(endings)}: exactly as planted")
+        print("  the same slot once more: no row and no file has changed")
+    print(f"  after the set-up all of this took {time.monotonic() - began:.0f} s")
+    return not wrong
 
 
 def _make(terminal: Terminal, demo: Demo, store: Store) -> None:
     terminal.heading(f"A fleet of {len(demo.tenants)} tenants on {store.title}")
+    scenes = (scene_of(tenant, seed=demo.seed, at=demo.at) for tenant in demo.tenants)
+    make_files(demo.places, scenes, demo.at)
+    by_defect: dict[Defect, list[str]] = {}
     for tenant in plant(store, demo.tenants, seed=demo.seed, at=demo.at):
-        if tenant.defect is not Defect.NONE:
-            print(f"  {tenant.name:<16} {tenant.defect.meaning}", flush=True)
+        by_defect.setdefault(tenant.defect, []).append(tenant.name)
+    for defect, names in by_defect.items():
+        print(f"  {defect.meaning:<47} {', '.join(names)}", flush=True)
     for name in demo.sabotaged:
         store.drop(name, "work_items")
 
 
-def _run(terminal: Terminal, demo: Demo, url: str) -> int:
+def _run(terminal: Terminal, demo: Demo, store: Store, wrong: list[str]) -> Endings:
+    """Run the slot; add what is not as planned to ``wrong``, and return how all has ended."""
     terminal.heading("Every job on every tenant")
-    locked = [tenant.name for tenant in demo.tenants if tenant.defect is Defect.LOCKED]
-    with terminal.locks(locked, url, "work_items"):
-        slot = f"{demo.at:%Y-%m-%dT%H:%M:%SZ}"
-        return terminal.run("run", "--scheduled-at", slot, log=demo.folder / "run.log")
-
-
-def _outcomes(terminal: Terminal) -> Outcomes:
-    document = terminal.ask("show", "last")
-    return {(each["job"], each["tenant"]): each["outcome"] for each in document["executions"]}
-
-
-def _look_back(terminal: Terminal, tenants: Sequence[DemoTenant], outcomes: Outcomes) -> None:
+    exit_code = terminal.run("run", "--scheduled-at", _slot(demo), log=demo.folder / "run.log")
+    planned = expected(demo.tenants, store.kind)
+    endings = _endings(terminal)
+    wrong.extend(_judge(planned, endings, exit_code))
     terminal.heading("Where one job has failed, from the ledger")
-    terminal.cronrunner("history", "--job", CLEANUP, "--outcome", "failed", "--limit", "12")
-    if failing := _one_failing(tenants, outcomes):
-        terminal.heading(f"One tenant that fails: {failing}")
-        terminal.cronrunner(f"--tenant={failing}", readable=True)
+    limit = str(_HISTORY_LINES)
+    terminal.cronrunner("history", "--job", CLEANUP, "--outcome", "failed", "--limit", limit)
+    return endings
+
+
+def _deliver(terminal: Terminal, demo: Demo, store: Store, wrong: list[str]) -> None:
+    """Send what was queued after the delivery had passed: it comes every five minutes."""
+    terminal.heading("Five minutes later: what the jobs have queued leaves, here into files")
+    slot = f"{demo.at + _LATER:{_INSTANT}}"
+    log = demo.folder / "deliver.log"
+    arguments = ("run", "comms.*", "--scheduled-at", slot)
+    exit_code = terminal.run(*arguments, log=log, lines=_SUMMARY_LINES)
+    planned = expected(demo.tenants, store.kind)
+    delivered = {key: ending for key, ending in planned.items() if key[0].startswith("comms.")}
+    wrong.extend(f"later: {line}" for line in _judge(delivered, _endings(terminal), exit_code))
+    print(f"  {sum(1 for _ in demo.places.outbox.glob('*/*'))} messages are there", flush=True)
+
+
+def _repeat(terminal: Terminal, demo: Demo, store: Store, wrong: list[str]) -> None:
+    """Run the slot once more; add to ``wrong`` what has changed by that."""
+    terminal.heading("The same slot once more, on purpose: nothing is done twice")
+    before = contents_of(store, demo.tenants, demo.places)
+    arguments = ("run", "--scheduled-at", _slot(demo), "--again")
+    log = demo.folder / "again.log"
+    exit_code = terminal.run(*arguments, log=log, lines=_SUMMARY_LINES)
+    planned = expected(demo.tenants, store.kind, again=True)
+    wrong.extend(f"again: {line}" for line in _judge(planned, _endings(terminal), exit_code))
+    changes = changed(before, contents_of(store, demo.tenants, demo.places))
+    wrong.extend(f"{name} has changed in the second run of the slot" for name in changes)
+    if not changes:
+        print(f"  no row of {len(before)} tables and files has changed")
+
+
+def _slot(demo: Demo) -> str:
+    return f"{demo.at:{_INSTANT}}"
+
+
+def _endings(terminal: Terminal) -> dict[tuple[str, str], str]:
+    document = terminal.ask("show", "last")
+    return {
+        (each["job"], each["tenant"]): ending_of(
+            each["outcome"], (each["counters"] or {}).get("errors", 0)
+        )
+        for each in document["executions"]
+    }
+
+
+def _judge(planned: Endings, endings: Endings, exit_code: int) -> Iterator[str]:
+    is_well = all(ending.startswith(("succeeded", "skipped")) for ending in planned.values())
+    wanted = ExitCode.OK if is_well else ExitCode.NOT_WELL
+    if exit_code != wanted:
+        yield f"expected a run that ends with {wanted}, got {exit_code}"
+    yield from mismatches(planned, endings)
+
+
+def _look_back(terminal: Terminal, tenants: Sequence[DemoTenant], endings: Endings) -> None:
+    if failing := _one_failing(tenants, endings):
+        job, tenant = failing
+        terminal.heading(f"One job on one tenant: {job} on {tenant}")
+        terminal.cronrunner("run", job, f"--tenant={tenant}", readable=True)
     terminal.heading("What Prometheus sees")
     print(terminal.metrics(_METRICS_LINES))
 
 
-def _one_failing(tenants: Sequence[DemoTenant], outcomes: Outcomes) -> str | None:
+def _one_failing(tenants: Sequence[DemoTenant], endings: Endings) -> tuple[str, str] | None:
     """Choose a tenant on which one job fails and the others do not."""
-    failed = Counter(name for (_, name), outcome in outcomes.items() if outcome == "failed")
-    return next((tenant.name for tenant in tenants if failed[tenant.name] == 1), None)
+    failed = [key for key, ending in endings.items() if ending == "failed"]
+    number = Counter(tenant for _, tenant in failed)
+    names = (tenant.name for tenant in tenants if number[tenant.name] == 1)
+    chosen = next(names, None)
+    return next((key for key in failed if key[1] == chosen), None)
 
 
-def _judge(terminal: Terminal, planned: Outcomes, outcomes: Outcomes) -> bool:
-    wrong = list(mismatches(planned, outcomes))
-    terminal.heading("Planned and got")
-    print("\n".join(wrong) if wrong else f"  {_counts(outcomes)}: exactly as planted")
-    return not wrong
-
-
-def _counts(outcomes: Outcomes) -> str:
-    return ", ".join(f"{count} {outcome}" for outcome, count in Counter(outcomes.values()).items())
+def _counts(endings: Endings) -> str:
+    outcomes = Counter(ending.partition(",")[0] for ending in endings.values())
+    with_errors = sum("," in ending for ending in endings.values())
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    return f"{counted}; {with_errors} of them with items that cannot be done"

@@ -25,6 +25,9 @@ class Store(Protocol):
     def create(self, name: str) -> Engine:
         """Make an empty database, in place of one that is there."""
 
+    def open(self, name: str) -> Engine:
+        """Return an engine for the database of a tenant that is there."""
+
     def add_strangers(self) -> None:
         """Add databases that are no tenants, and a corrupt one where that can be."""
 
@@ -58,10 +61,13 @@ class SqliteStore:
         # With its journal: a new file would take an old one's for its own.
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        engine = self._engine(name)
+        engine = self.open(name)
         with engine.connect() as connection:
             connection.exec_driver_sql(_WAL)
         return engine
+
+    def open(self, name: str) -> Engine:
+        return create_engine(f"sqlite:///{self._path(name)}")
 
     def add_strangers(self) -> None:
         for name in DECOYS:
@@ -69,17 +75,14 @@ class SqliteStore:
         self._path(CORRUPT).write_bytes(_GARBAGE)
 
     def drop(self, name: str, table: str) -> None:
-        _drop(self._engine(name), table)
+        _drop(self.open(name), table)
 
     def lock(self, name: str, table: str) -> Connection:
         del table
-        engine = self._engine(name).execution_options(isolation_level="AUTOCOMMIT")
+        engine = self.open(name).execution_options(isolation_level="AUTOCOMMIT")
         connection = engine.connect()
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         return connection
-
-    def _engine(self, name: str) -> Engine:
-        return create_engine(f"sqlite:///{self._path(name)}")
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.db"
@@ -100,6 +103,9 @@ class MariaStore:
             connection.execute(text(f"DROP DATABASE IF EXISTS `{name}`"))
             connection.execute(text(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4"))
         server.dispose()
+        return self.open(name)
+
+    def open(self, name: str) -> Engine:
         return self._engine(name)
 
     def add_strangers(self) -> None:
@@ -107,10 +113,10 @@ class MariaStore:
             self.create(name).dispose()
 
     def drop(self, name: str, table: str) -> None:
-        _drop(self._engine(name), table)
+        _drop(self.open(name), table)
 
     def lock(self, name: str, table: str) -> Connection:
-        connection = self._engine(name).connect()
+        connection = self.open(name).connect()
         ids = metadata.tables[table].c.id
         connection.execute(select(ids).with_for_update())
         return connection

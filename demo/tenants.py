@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import cycle, islice
 from typing import Final
@@ -27,11 +27,14 @@ class Defect(StrEnum):
         return _MEANINGS[self]
 
 
+#: With every shipped job one after another, a slow tenant takes as long as a locked one.
+DELAY_MS: Final = 300
+
 _MEANINGS: Final = {
     Defect.NONE: "nothing is wrong",
     Defect.BAD_ROWS: "rows that no job can use",
     Defect.MISSING_TABLE: "a migration went wrong: rate_limits is missing",
-    Defect.SLOW: "waits a second before each job",
+    Defect.SLOW: f"waits {DELAY_MS} ms before each job",
     Defect.LOCKED: "another session holds a lock",
     Defect.EMPTY: "a database without any table",
     Defect.UNREACHABLE: "cannot be connected to",
@@ -54,6 +57,9 @@ DECOYS: Final = ("mysql_backup", "agency_tmp_x")
 #: A tenant on SQLite whose file holds no database.
 CORRUPT: Final = "agency_corrupt"
 
+#: There is a lawsuit.
+_ON_HOLD: Final = "agency_acorn2"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoTenant:
@@ -63,6 +69,11 @@ class DemoTenant:
     name: str
     zone: str
     defect: Defect = Defect.NONE
+
+    @property
+    def is_on_hold(self) -> bool:
+        """Tell whether nothing may be removed of it, as its labels say."""
+        return self.name == _ON_HOLD
 
 
 def fleet(count: int, defects: Mapping[str, Defect] | None = None) -> tuple[DemoTenant, ...]:
@@ -80,13 +91,7 @@ def fleet(count: int, defects: Mapping[str, Defect] | None = None) -> tuple[Demo
         msg = f"expected names of the {count} tenants, got {', '.join(sorted(unknown))}"
         raise ValueError(msg)
     return tuple(
-        DemoTenant(
-            index=tenant.index,
-            name=tenant.name,
-            zone=tenant.zone,
-            defect=given.get(tenant.name, tenant.defect),
-        )
-        for tenant in tenants
+        replace(tenant, defect=given.get(tenant.name, tenant.defect)) for tenant in tenants
     )
 
 

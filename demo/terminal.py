@@ -15,6 +15,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from cronrunner.model import EMPTY
+from cronrunner.registry.finding import find_jobs
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 HOST: Final = "127.0.0.1"
 #: Where the demo's commands find the URL of a store, which may hold a password.
@@ -22,23 +25,24 @@ URL_VARIABLE: Final = "DEMO_URL"
 
 #: What `tenants.yaml` lets the environment say about the log.
 _LOG_FORMAT: Final = "LOG_FORMAT"
+_LOG_LEVEL: Final = "LOG_LEVEL"
 #: Lines that are shown of a log.
 _LOG_LINES: Final = 2
 _COMMAND: Final = Path(sys.executable).with_name("cronrunner")
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
-#: What jobs and the configuration read: a demo looks alike everywhere.
-_ENVIRONMENT: Final = frozenset({"HEALTH_CHECK_COMPONENTS", "ALERT_ON_FAILURE", _LOG_FORMAT})
 
 
 class Terminal:
     """Runs commands in the project's folder, with one configuration."""
 
     def __init__(self, config: Path, secrets: Mapping[str, str]) -> None:
+        read = _read_by_jobs()
+        # A demo looks alike everywhere, and what it sends stays here.
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("CRONRUNNER_") and name not in _ENVIRONMENT
+            if not name.startswith("CRONRUNNER_") and name not in read
         }
         self._environment = {**kept, **secrets, "CRONRUNNER_CONFIG": str(config)}
         if config != ROOT / "tenants.yaml":
@@ -52,33 +56,43 @@ class Terminal:
         """Show a line behind a prompt."""
         print(f"$ {line}", flush=True)
 
-    def run(self, *arguments: str, log: Path) -> int:
+    def run(self, *arguments: str, log: Path, lines: int | None = None) -> int:
         """Show and do a run over the fleet; return its exit code.
 
-        On a terminal it draws its progress. Elsewhere its log is JSON: it goes to a file, of
-        which the last lines are shown.
+        On a terminal it draws its progress, and logs only what is bad: jobs say thousands of
+        things. Elsewhere its log is JSON: it goes to a file, of which the last lines are shown.
+        With ``lines`` only these of its summary are shown.
         """
         command = shlex.join(["cronrunner", *arguments])
+        end = f" | head -n {lines}" if lines else ""
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE} if lines else {}
         if sys.stderr.isatty():
-            self.typed(command)
-            return self._call(arguments).returncode
-        shown = os.path.relpath(log, ROOT)
-        self.typed(f"{command} 2>{shown}")
-        with log.open("wb") as file:
-            done = self._call(arguments, stderr=file)
-        self.typed(f"tail -n {_LOG_LINES} {shown}")
-        print("\n".join(log.read_text().splitlines()[-_LOG_LINES:]), flush=True)
+            self.typed(f"{_LOG_LEVEL}=error {command}{end}")
+            done = self._call(arguments, {_LOG_LEVEL: "error"}, **streams)
+        else:
+            shown = os.path.relpath(log, ROOT)
+            self.typed(f"{command} 2>{shown}{end}")
+            with log.open("wb") as file:
+                done = self._call(arguments, stderr=file, **streams)
+        if lines:
+            print("\n".join(done.stdout.decode().splitlines()[:lines]), flush=True)
+        elif not sys.stderr.isatty():
+            self._show_end(log)
         return done.returncode
+
+    def _show_end(self, log: Path) -> None:
+        self.typed(f"tail -n {_LOG_LINES} {os.path.relpath(log, ROOT)}")
+        print("\n".join(log.read_text().splitlines()[-_LOG_LINES:]), flush=True)
 
     def cronrunner(self, *arguments: str, readable: bool = False) -> None:
         """Show and run a command; if ``readable``, its log is for people wherever it goes."""
         command = shlex.join(["cronrunner", *arguments])
+        said: dict[str, str] = {}
         if readable and not sys.stdout.isatty():
             command = f"{_LOG_FORMAT}=console {command}"
-            self._environment[_LOG_FORMAT] = "console"
+            said = {_LOG_FORMAT: "console"}
         self.typed(command)
-        self._call(arguments, stderr=subprocess.STDOUT)
-        self._environment.pop(_LOG_FORMAT, None)
+        self._call(arguments, said, stderr=subprocess.STDOUT)
 
     def ask(self, *arguments: str) -> Any:  # noqa: ANN401 - a JSON document
         """Run the command out of sight and return the JSON that it prints."""
@@ -89,10 +103,12 @@ class Terminal:
     def _call(
         self,
         arguments: Sequence[str],
+        said: Mapping[str, str] = EMPTY,
         **streams: Any,  # noqa: ANN401 - as subprocess takes them
     ) -> subprocess.CompletedProcess[bytes]:
+        environment = {**self._environment, **said}
         return subprocess.run(
-            [_COMMAND, *arguments], cwd=ROOT, env=self._environment, check=False, **streams
+            [_COMMAND, *arguments], cwd=ROOT, env=environment, check=False, **streams
         )
 
     @contextmanager
@@ -131,6 +147,16 @@ class Terminal:
                 _end(server)
         self.typed(f"curl -s {address} | head -n {lines}")
         return "\n".join(body.splitlines()[:lines])
+
+
+def _read_by_jobs() -> set[str]:
+    """Return the variables that options of shipped jobs, or the configuration, are read from."""
+    jobs = find_jobs(ROOT / "jobs").jobs.values()
+    options = (option for job in jobs for option in job.options.values())
+    return {option.environment for option in options if option.environment} | {
+        _LOG_FORMAT,
+        _LOG_LEVEL,
+    }
 
 
 def _free_port() -> int:

@@ -9,7 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from demo.rows import compliance, exchanges, machinery, messages, people, work
+from demo.rows import (
+    assets,
+    backups,
+    compliance,
+    exchanges,
+    integrations,
+    machinery,
+    messages,
+    people,
+    reviews,
+    work,
+)
 from demo.scene import Row, Scene
 from jobs.schema import metadata
 
@@ -22,15 +33,19 @@ TABLES: Final[Mapping[str, Callable[[Scene], Iterable[Row]]]] = {
     "audit_log": work.audit_log,
     "framework_controls": compliance.framework_controls,
     "control_evidence": compliance.control_evidence,
-    "uar_comparisons": compliance.uar_comparisons,
-    "uar_rows": compliance.uar_rows,
-    "expiring_assets": compliance.expiring_assets,
+    "compliance_snapshots": compliance.compliance_snapshots,
+    "uar_comparisons": reviews.uar_comparisons,
+    "uar_executions": reviews.uar_executions,
+    "uar_rows": reviews.uar_rows,
+    "expiring_assets": assets.expiring_assets,
+    "exchange_rates": assets.exchange_rates,
     "notifications": messages.notifications,
     "outbox": messages.outbox,
-    "integrations": machinery.integrations,
-    "backups": machinery.backups,
+    "integrations": integrations.integrations,
+    "backups": backups.backups,
     "job_items": machinery.job_items,
     "reports": machinery.reports,
+    "archived_records": machinery.archived_records,
     "metric_values": machinery.metric_values,
     "exchanges": exchanges.exchanges,
     "exchange_participants": exchanges.exchange_participants,

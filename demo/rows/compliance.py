@@ -1,77 +1,92 @@
-"""Controls and their evidence, access reviews, and what expires."""
+"""Controls, the evidence for them, and in which state they were before."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
-from demo.rows.people import MEMBER
-from demo.scene import Row, Scene
+from demo.scene import SECOND, Row, Scene
 
-_CONTROLS: Final = 6
+
+class _Control(NamedTuple):
+    """A control: how it was a week ago, and its newest evidence."""
+
+    was: str | None
+    #: Pairs of a result and the days from today to the end of its validity; the last one counts.
+    newest: tuple[tuple[str, int | None], ...] = ()
+    retired: bool = False
+
+
+_CONTROLS: Final = (
+    _Control("compliant"),  # nothing any more: medium
+    _Control("non_compliant", (("pass", None),)),  # an improvement
+    _Control("compliant", (("pass", 0),)),  # valid for the last day
+    _Control("compliant", (("pass", -1),)),  # valid until yesterday: high
+    _Control("compliant", (("pass", 30), ("fail", None))),  # critical
+    _Control("non_compliant", (("fail", None), ("warning", None))),  # another improvement
+    _Control("warning", (("warning", None),)),  # as it was
+    _Control(None, (("pass", 30),)),  # added
+    _Control("compliant", (("fail", None),), retired=True),  # removed
+)
+#: One that was deleted.
+_GONE: Final = len(_CONTROLS) + 1
 
 
 def framework_controls(_: Scene) -> Iterator[Row]:
-    """Yield a handful of controls; the last is retired."""
-    for number in range(1, _CONTROLS + 1):
+    """Yield a control for each way in which one can change; the last is retired."""
+    for number, control in enumerate(_CONTROLS, start=1):
         yield {
             "framework_code": "ISO27001",
             "control_code": f"A.{number}",
             "title": f"Control {number}",
-            "retired": number == _CONTROLS,
+            "retired": control.retired,
         }
 
 
 def control_evidence(scene: Scene) -> Iterator[Row]:
-    """Yield evidence of each result for each control but the first, which has none."""
+    """Yield the newest evidence of each control, at the slot, and what was there before and after.
+
+    What is newest was collected in one second: the higher id counts.
+    """
     source = scene.random("control_evidence")
-    for control in range(2, _CONTROLS + 1):
-        for _ in range(4 * scene.scale):
+    for number, control in enumerate(_CONTROLS, start=1):
+        for _ in range(4 * scene.scale if control.newest else 0):
             yield {
-                "control_id": control,
+                "control_id": number,
                 "result": source.choice(("pass", "warning", "fail")),
                 "collected_at": scene.within(source, days=120),
                 "valid_until": scene.today + timedelta(days=source.choice((-1, 0, 30))),
             }
-
-
-def uar_comparisons(_: Scene) -> Iterator[Row]:
-    """Yield a comparison of each frequency."""
-    for frequency, run_day in (("daily", None), ("weekly", 7), ("monthly", 1)):
-        yield {
-            "name": f"{frequency.title()} review",
-            "left_dataset": "directory",
-            "right_dataset": "payroll",
-            "frequency": frequency,
-            "run_day": run_day,
-            "run_hour": 1,
-            "ignore_fields": ["updated"],
-            "enabled": True,
-        }
-
-
-def uar_rows(scene: Scene) -> Iterator[Row]:
-    """Yield two lists of people who mostly agree."""
-    source = scene.random("uar_rows")
-    for number in range(10 * scene.scale):
-        role = source.choice(("admin", "editor", "reader"))
-        yield {"dataset": "directory", "row_key": f"p{number}", "attrs": {"role": role}}
-        if number % 5:
-            paid_as = role if number % 3 else "guest"
-            yield {"dataset": "payroll", "row_key": f"p{number}", "attrs": {"role": paid_as}}
-
-
-def expiring_assets(scene: Scene) -> Iterator[Row]:
-    """Yield subscriptions, credentials and certificates, expired, soon and later."""
-    for kind in ("subscription", "credential", "certificate"):
-        for days in (-3, 0, 7, 30, 31, 400):
+        for result, days in control.newest:
             yield {
-                "kind": kind,
-                "name": f"{kind.title()} that ends in {days} days",
-                "owner_id": MEMBER,
-                "expires_on": scene.today + timedelta(days=days),
-                "auto_renew": kind == "subscription",
-                "amount_minor": 4900,
-                "currency": "USD",
+                "control_id": number,
+                "result": result,
+                "collected_at": scene.at,
+                "valid_until": None if days is None else scene.today + timedelta(days=days),
             }
+        yield {"control_id": number, "result": "fail", "collected_at": scene.at + SECOND}
+
+
+def compliance_snapshots(scene: Scene) -> Iterator[Row]:
+    """Yield snapshots at the edges of the windows over which changes are added up."""
+    statuses = {str(n): each.was for n, each in enumerate(_CONTROLS, start=1) if each.was}
+    statuses[str(_GONE)] = "warning"
+    for days in (90, 30, 7):
+        for moment in (scene.ago(days=days), scene.ago(days=days) + SECOND):
+            yield {
+                "slot": moment,
+                "statuses": statuses,
+                "changes": [
+                    _change(2, "compliant", "non_compliant", "regression", "critical"),
+                    _change(3, "warning", "compliant", "improvement", None),
+                ],
+                "counts": {status: [*statuses.values()].count(status) for status in _STATUSES},
+            }
+
+
+_STATUSES: Final = ("compliant", "warning", "non_compliant", "not_assessed")
+
+
+def _change(control: int, old: str, new: str, kind: str, severity: str | None) -> Row:
+    return {"control_id": control, "old": old, "new": new, "kind": kind, "severity": severity}

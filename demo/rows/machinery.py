@@ -1,4 +1,4 @@
-"""What a tenant runs on: integrations, backups, earlier runs of jobs and what they kept."""
+"""What is kept of earlier runs of jobs, and of what they found."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
-from demo.scene import SECOND, Mood, Row, Scene, digest
-
-#: Enabled integrations of each of the two sorts: kind, provider.
-_SERVICES: Final = (("oauth", "calendar"), ("webhook", "tracker"), ("oauth", "storage"))
-_MAILBOXES: Final = (("mailbox", "imap"), ("mailbox", "imap"), ("mailbox", "exchange"))
+from demo.rows.assets import alert_marks
+from demo.rows.exchanges import reminder_marks, warning_marks
+from demo.rows.messages import digest_marks
+from demo.rows.work import OLD_EVENT
+from demo.scene import SECOND, Mood, Row, Scene
 
 #: The figures that are kept for each day, and what the demo says that they were.
 _FIGURES: Final = {
@@ -24,79 +24,53 @@ _FIGURES: Final = {
     "audit_events": 31,
     "exchanges_completed": 0,
 }
-
-
-def integrations(scene: Scene) -> Iterator[Row]:
-    """Yield integrations and mailboxes: all well, some not, none well; and one switched off."""
-    bad = {Mood.WELL: 0, Mood.WORRYING: 1, Mood.FAILING: 3}[scene.mood]
-    base = {"enabled": True, "created_at": scene.ago(days=90), "last_ok_at": scene.ago(minutes=5)}
-    for sort, state in ((_SERVICES, "degraded"), (_MAILBOXES, "failing")):
-        for number, (kind, provider) in enumerate(sort):
-            is_bad = number < bad
-            yield base | {
-                "kind": kind,
-                "provider": provider,
-                "address": f"inbox{number}@mail.example" if kind == "mailbox" else None,
-                "state": state if is_bad else "ok",
-                "failures": 3 if is_bad else 0,
-                "config_version": "2",
-                "token_expires_at": scene.ago(hours=-48) if kind == "oauth" else None,
-            }
-    yield base | {"kind": "webhook", "provider": "old", "enabled": False, "state": "degraded",
-                  "failures": 9}  # fmt: skip
-
-
-def backups(scene: Scene) -> Iterator[Row]:
-    """Yield two components: verified in time, too long ago or never, and found corrupt."""
-    source = scene.random("backups")
-    long_ago = scene.ago(days=8)
-    verified: dict[str, list[Row]] = {
-        "database": [{"verified_at": long_ago, "verify_status": "ok"}],
-        "files": [{"verified_at": scene.ago(days=7), "verify_status": "ok"}],
-    }
-    if scene.mood is Mood.WORRYING:
-        verified["database"] = [{"verified_at": long_ago - SECOND, "verify_status": "ok"}]
-        verified["files"] = [{}]
-    elif scene.mood is Mood.FAILING:
-        verified["files"].append({"verified_at": scene.ago(days=1), "verify_status": "corrupt"})
-    for component, rows in verified.items():
-        for number, row in enumerate(rows):
-            yield {
-                "component": component,
-                "location": f"{component}-{number}.tar.gz",
-                "size_bytes": source.randrange(10**6, 10**9),
-                "sha256": digest(source),
-                "status": "finished",
-                "finished_at": scene.ago(days=9 - number),
-                **row,
-            }
+#: What some of the tiles of a dashboard have shown.
+_TILES: Final = {"users_active": 3, "actions_overdue": 0, "health": {"status": "ok"}}
 
 
 def job_items(scene: Scene) -> Iterator[Row]:
-    """Yield marks of done items, and an item that has failed two or three times."""
-    base = {"job": "exchanges.purge", "slot": scene.ago(days=1)}
-    for number in range(5 * scene.scale):
-        yield base | {"item": f"warn:{number}", "state": "done", "attempts": 1}
+    """Yield marks of done items, old ones, and an item that has failed two or three times."""
+    for marks in (alert_marks, reminder_marks, warning_marks, digest_marks):
+        yield from marks(scene)
+    base = {"job": "demo.earlier", "state": "done", "attempts": 1}
+    limit = scene.ago(days=400)
+    moments = [limit, limit - SECOND, *([limit - timedelta(days=1)] * (5 * scene.scale))]
+    for number, slot in enumerate(moments):
+        yield base | {"item": str(number), "slot": slot}
     attempts = 2 if scene.mood is Mood.WELL else 3
-    yield base | {"item": "17", "state": "error", "attempts": attempts, "detail": "no date"}
+    yield base | {
+        "item": "odd", "state": "error", "slot": limit - SECOND, "attempts": attempts,
+        "detail": "no date",
+    }  # fmt: skip
 
 
 def reports(scene: Scene) -> Iterator[Row]:
-    """Yield the health report of an hour ago; every second tenant has become better or worse."""
+    """Yield the health report of an hour ago, which has become better or worse, and old ones."""
     slot = scene.ago(hours=1)
     status = {Mood.WELL: "fail", Mood.WORRYING: "warning", Mood.FAILING: "ok"}[scene.mood]
-    yield {
-        "kind": "health",
-        "period_key": slot.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "slot": slot,
-        "summary": {"status": status, "components": {}},
-        "body": "",
-        "created_at": slot,
-    }
+    yield _report("health", slot.strftime("%Y-%m-%dT%H:%M:%SZ"), slot, status=status)
+    limit = scene.ago(days=730)
+    for number, created_at in enumerate((limit, limit - SECOND)):
+        yield _report("overnight", f"old:{number}", created_at, opened=number)
+
+
+def _report(kind: str, period: str, slot: object, **summary: object) -> Row:
+    return {"kind": kind, "period_key": period, "slot": slot, "created_at": slot,
+            "summary": summary, "body": "Zoë 李 🎁"}  # fmt: skip
+
+
+def archived_records(scene: Scene) -> Iterator[Row]:
+    """Yield what has been in the archive for long, and a copy whose original is still there."""
+    limit = scene.ago(days=2555)
+    old = {"source_table": "reports", "record_at": limit, "data": {"title": "Zoë 李 🎁"}}
+    for number, archived_at in enumerate((limit, limit - SECOND), start=100_000):
+        yield old | {"source_id": number, "archived_at": archived_at}
+    yield {"source_table": "audit_log", "source_id": OLD_EVENT, "record_at": scene.ago(days=366),
+           "data": {"id": OLD_EVENT}, "archived_at": scene.ago(days=1)}  # fmt: skip
 
 
 def metric_values(scene: Scene) -> Iterator[Row]:
-    """Yield a week of figures with gaps for every second tenant; the others are new."""
+    """Yield a week of figures with gaps, and tiles, for every second tenant; others are new."""
     if scene.index % 2 == 0:
         return
     yesterday = scene.today - timedelta(days=1)
@@ -108,7 +82,11 @@ def metric_values(scene: Scene) -> Iterator[Row]:
             yield _figure(scene, metric, value, (yesterday - timedelta(days=back)).isoformat())
     # Counted before the day was over.
     yield _figure(scene, "logins", 1, yesterday.isoformat())
+    # The last second of the hour before, after which tiles are due again.
+    shown_at = scene.at.replace(minute=0, second=0) - SECOND
+    for metric, shown in _TILES.items():
+        yield _figure(scene, metric, shown, "current") | {"as_of": shown_at}
 
 
-def _figure(scene: Scene, metric: str, value: int, bucket: str) -> Row:
+def _figure(scene: Scene, metric: str, value: object, bucket: str) -> Row:
     return {"metric": metric, "bucket": bucket, "value": value, "as_of": scene.ago(days=1)}

@@ -11,8 +11,13 @@ from demo.scene import SECOND, Row, Scene, digest, person
 ADMIN: Final = 1
 MEMBER: Final = 4
 DISABLED: Final = 5
+MUTED: Final = 9
+#: Who wants digests, in zones where at midnight UTC it is before eight, eight, and eight as well.
+DIGEST_READERS: Final = (11, 12, 13)
+#: The last of these has had the digest of the day.
+DIGEST_SENT: Final = 13
 #: Ids from 1 to this one are there at every scale.
-KNOWN_USERS: Final = 13
+KNOWN_USERS: Final = 22
 
 #: role, status, and what else is particular about each of them.
 _CAST: Final[tuple[tuple[str, str, Row], ...]] = (
@@ -26,6 +31,9 @@ _CAST: Final[tuple[tuple[str, str, Row], ...]] = (
     ("member", "active", {"digest": True}),
     ("member", "active", {"notify_email": False}),
     ("member", "active", {"timezone": "Asia/Tokyo"}),
+    ("member", "active", {"digest": True, "timezone": "Asia/Bangkok"}),
+    ("member", "active", {"digest": True, "timezone": "Asia/Singapore"}),
+    ("member", "active", {"digest": True, "timezone": "Asia/Singapore"}),
 )
 
 
@@ -38,6 +46,9 @@ def users(scene: Scene) -> Iterator[Row]:
         ("member", "active", {"last_login_at": away}),
         ("member", "active", {"last_login_at": away + SECOND}),
         ("member", "active", {"last_login_at": None}),
+        ("member", "active", {"last_login_at": None, "created_at": away}),
+        ("member", "active", {"last_login_at": None, "created_at": away + SECOND}),
+        *[("member", "active", {"created_at": edge}) for edge in scene.edges_of_last_month()],
         *[("member", "active", {})] * (7 * scene.scale),
     ]
     for number, (role, status, special) in enumerate(cast, start=1):
@@ -57,7 +68,11 @@ def users(scene: Scene) -> Iterator[Row]:
 def auth_tokens(scene: Scene) -> Iterator[Row]:
     """Yield tokens on both sides of their end, used and unused."""
     source = scene.random("auth_tokens")
-    for expires_in, used_ago in ((-1, None), (0, None), (1, None), (60, 86_400), (60, 86_340)):
+    day = 86_400
+    for expires_in, used_ago in (
+        *((-1, None), (0, None), (1, None)),
+        *((60, day), (60, day - 1), (60, day - 60), (-1, day)),
+    ):
         yield {
             "user_id": MEMBER,
             "token_hash": digest(source),

@@ -7,7 +7,10 @@ from datetime import timedelta
 from typing import Final
 
 from demo.rows.people import ADMIN, DISABLED, KNOWN_USERS, MEMBER
-from demo.scene import Row, Scene, errand
+from demo.scene import SECOND, Row, Scene, errand
+
+#: An entry of the audit log that is in the archive already.
+OLD_EVENT: Final = 1
 
 _CLOSED: Final = {"action": "completed", "case": "closed"}
 _OPEN: Final = {"action": "created", "case": "open"}
@@ -41,9 +44,9 @@ def _due(scene: Scene) -> Iterator[Row]:
 
 
 def _dated(scene: Scene) -> Iterator[Row]:
-    """Yield what was opened, and what was closed, at the edges of yesterday."""
+    """Yield what was opened, and what was closed, at the edges of yesterday and last month."""
     for kind in ("action", "case"):
-        for moment in scene.edges_of_yesterday():
+        for moment in (*scene.edges_of_yesterday(), *scene.edges_of_last_month()):
             yield {"kind": kind, "status": _OPEN[kind], "opened_at": moment}
             yield {"kind": kind, "status": _CLOSED[kind], "closed_at": moment}
 
@@ -67,11 +70,16 @@ def _ordinary(scene: Scene) -> Iterator[Row]:
 
 
 def audit_log(scene: Scene) -> Iterator[Row]:
-    """Yield logins at the edges of yesterday and within it, and ordinary events."""
+    """Yield what is for the archive, logins at edges of days and months, and ordinary events."""
     source = scene.random("audit_log")
     noon = scene.yesterday.start + timedelta(hours=12)
     logins = [*scene.edges_of_yesterday(), noon, noon, noon + timedelta(minutes=7)]
-    events = [("login", moment) for moment in logins]
+    logins += scene.edges_of_last_month()
+    limit = scene.ago(days=365)
+    # The first is in the archive; the second is exactly as old as one may become.
+    events = [("logout", limit - SECOND), ("logout", limit), ("logout", limit - SECOND)]
+    events += [("export", limit - timedelta(days=1))] * (10 * scene.scale)
+    events += [("login", moment) for moment in logins]
     events += [("export", noon), ("item.updated", noon)]
     for _ in range(60 * scene.scale):
         action = source.choice(("login", "logout", "item.created", "item.updated"))
