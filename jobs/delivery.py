@@ -244,7 +244,7 @@ class Delivery:
         values = {"claim_token": None, "claimed_until": None, **ended.values}
         with self.step() as connection:
             written = connection.execute(mine.values(values))
-        log = self.ctx.log.info if ended.counter == "sent" else self.ctx.log.warning
+        log = self.ctx.log.debug if ended.counter == "sent" else self.ctx.log.warning
         log(f"message.{ended.counter}", outbox_id=number, reason=ended.values["last_error"])
         if not written.rowcount:
             self.ctx.log.warning("message.lease_lost", outbox_id=number)
