@@ -43,6 +43,9 @@ _CAUSE_LIMIT: Final = 300
 _NOTE_LIMIT: Final = 500
 #: Bytes of a job's counters as JSON: a TEXT of MySQL holds 65,535.
 _COUNTERS_LIMIT: Final = 60_000
+#: Characters of what ``prepare`` returns, as JSON: escaped, it fits into the smallest packet that
+#: servers are commonly set to take (4 MB). One that does not would cost the run its ledger.
+_VALUE_LIMIT: Final = 2_000_000
 _WHOLE: Final = 2**63
 #: Letters from which a tenant's name is taken for one wherever it stands.
 _WORD: Final = 4
@@ -170,6 +173,15 @@ def read_counters(value: Any) -> Mapping[str, int]:  # noqa: ANN401 - whatever a
         )
     msg = f"expected a job to return None or a mapping of names to whole numbers, got {got}"
     raise CountersError(msg[:_CAUSE_LIMIT])
+
+
+def kept_value(value: Any) -> str:  # noqa: ANN401 - whatever ``prepare`` returns
+    """Return a prepared value as the ledger keeps it. Raises for what JSON or it cannot hold."""
+    text = json.dumps(value)
+    if len(text) > _VALUE_LIMIT:
+        msg = f"expected prepare to return at most {_VALUE_LIMIT} characters of JSON, got {len(text)}"
+        raise ValueError(msg)
+    return text
 
 
 def _check_size(counters: Mapping[str, int]) -> None:

@@ -34,7 +34,6 @@ others.
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -58,7 +57,7 @@ from cronrunner.events import (
     Warned,
 )
 from cronrunner.execution.attempt import Attempt, Resolve, Work
-from cronrunner.execution.classifying import Classifier, begun, read_counters
+from cronrunner.execution.classifying import Classifier, begun, kept_value, read_counters
 from cronrunner.execution.coroutines import CoroutineCall, is_coroutine
 from cronrunner.execution.isolated import Isolated
 from cronrunner.model import (
@@ -308,7 +307,7 @@ class Performer:
                 attempt = self._call_once(attempt, call, context)
             else:
                 value = call(context)
-                value = json.dumps(value) if work.keeps_value else read_counters(value)
+                value = kept_value(value) if work.keeps_value else read_counters(value)
                 attempt = replace(attempt, value=value)
         except BaseException as error:  # noqa: BLE001 - a job's SystemExit ends the job alone
             attempt = replace(attempt, error=error)

@@ -567,3 +567,15 @@ def test_a_coroutine_is_run_as_well(tenant: ThrowawayTenant) -> None:
     assert tenant.run(adopt_later, app=1) == {"adopted": 1}
     with pytest.raises(ZeroDivisionError, match="legs"):
         tenant.run(broken)
+
+
+def test_what_prepare_returns_is_bounded(tenant: ThrowawayTenant) -> None:
+    def prices(ctx: Any) -> dict[str, str]:
+        return {"rates": "1" * 3_000_000}
+
+    @job(prepare=prices)
+    def convert(ctx: Any) -> None:
+        """Is not reached."""
+
+    with pytest.raises(ValueError, match="at most 2000000 characters of JSON, got 3000013"):
+        tenant.prepare(convert)
