@@ -47,6 +47,9 @@ _FIRST_WAIT: Final = 60
 _LONGEST_WAIT: Final = 3600
 _ERROR_LIMIT: Final = 500
 
+#: What is raised for a message that is none: nested too deeply (`RecursionError`), for example.
+_BROKEN: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+
 CHANNELS: Final = ("email", "slack", "webhook")
 
 #: Gives a connection in a transaction of its own, committed at the end.
@@ -108,7 +111,8 @@ class Delivery:
         """Return id and channel of what is to be sent. Bodies are read one by one."""
         message = self.table.c
         chosen = select(message.id, message.channel).where(self._is_due(self.ctx.now))
-        ordered = chosen.order_by(message.not_before, message.id)
+        # Those that were cut off (`sending`) come last: one at which each run ends stops no other.
+        ordered = chosen.order_by(message.status, message.not_before, message.id)
         with self.step() as connection:
             rows = connection.execute(ordered.limit(self.ctx.options["limit"])).all()
         return [(row.id, row.channel) for row in rows]
@@ -177,27 +181,28 @@ class Delivery:
         attempts = 0
         try:
             attempts = self._attempts(number)
+            if attempts > self.ctx.options["max_attempts"]:
+                # Before it is read: that may be what ends each try.
+                raise Refused("given up: the last try was cut off")
             row = self._read(number)
             name = f"{self.ctx.tenant.name or '-'}/{row.pop('dedupe_key')}"
-            self._try(channel, Message(id=name, **row), attempts)
+            self._try(channel, Message(id=name, **row))
         except Throttled as error:
             return self._throttled(attempts, error.retry_after)
         except Failed as error:
             return self._failed(attempts, str(error), pause=PAUSE if error.pauses else None)
         except Refused as error:
             return _dead(str(error))
-        except (ValueError, TypeError, LookupError) as error:
+        except _BROKEN as error:
             # It cannot be read, or made into what the channel takes; nor will it be later.
             return _dead(f"broken: {type(error).__name__}")
         sent = {"status": "sent", "sent_at": self.ctx.now, "last_error": None}
         return Ended(counter="sent", values=sent)
 
-    def _try(self, channel: str, message: Message, attempts: int) -> None:
+    def _try(self, channel: str, message: Message) -> None:
         transport = self.transports.get(channel)
         if transport is None:
             raise Refused("unknown channel")
-        if attempts > self.ctx.options["max_attempts"]:
-            raise Refused("given up: the last try was cut off")
         left = self.ctx.remaining().total_seconds() - 1
         timeout = min(self.ctx.options["timeout_s"], max(left, 1))
         transport.send(message, timeout_seconds=timeout)

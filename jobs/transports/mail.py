@@ -30,7 +30,7 @@ def compose(message: Message, *, sender: str, at: datetime) -> EmailMessage:
         mail["Message-ID"] = message_id(message.id, sender)
         mail["Auto-Submitted"] = "auto-generated"
         mail.set_content(message.body)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # What the parser of headers raises for odd addresses is any of these.
         raise Refused(f"cannot be written as an e-mail ({type(error).__name__})") from error
     return mail

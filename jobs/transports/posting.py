@@ -80,5 +80,6 @@ def _retry_after(header: str | None) -> timedelta:
         return _DEFAULT_PAUSE
     try:
         return timedelta(seconds=Retry().parse_retry_after(header))
-    except InvalidHeader:
+    except (InvalidHeader, ValueError, OverflowError):
+        # The last two are what numbers and dates beyond all bounds come to.
         return _DEFAULT_PAUSE

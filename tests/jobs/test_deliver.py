@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +249,42 @@ def test_a_channel_that_is_not_set_up_is_an_error_and_stops_no_other(
 
     assert deliver(tenant, email_transport="smtp") == {"errors": 1, "deferred": 2, "sent": 1}
     assert [row["attempts"] for row in tenant.rows(outbox)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("broken", ["payload", "recipient"])
+def test_a_message_that_is_nested_too_deeply_is_dead_and_stops_no_other(
+    tenant: TenantDatabase, tmp_path: Path, broken: str
+) -> None:
+    early = NOW - SECOND
+    values = {"recipient": "(" * 250 + "@b"} if broken == "recipient" else {}
+    tenant.add(outbox, message(not_before=early, **values), message(not_before=NOW))
+    if broken == "payload":
+        deep = "[" * 30_000 + "]" * 30_000
+        with tenant.engine.begin() as connection:
+            if connection.dialect.name != "sqlite":
+                pytest.skip("the server lets no such document in")
+            connection.execute(text("UPDATE outbox SET payload = :deep WHERE id = 1"), {"deep": deep})
+
+    options = {**FAKE, "email_transport": "file", "folder": str(tmp_path)}
+    assert tenant.run(JOB, **options) == {**NOTHING, "sent": 1, "dead": 1}
+
+
+def test_a_message_at_which_runs_end_comes_last_and_is_given_up(tenant: TenantDatabase) -> None:
+    tenant.add(outbox, message(not_before=NOW - SECOND), message(not_before=NOW))
+    if tenant.engine.dialect.name != "sqlite":
+        pytest.skip("the server lets no such text in")
+    cut_off = {"status": "sending", "claimed_until": NOW - SECOND, "claim_token": "x"}
+    with tenant.engine.begin() as connection:
+        connection.execute(outbox.update().where(outbox.c.id == 1).values(cut_off))
+        connection.execute(
+            text("UPDATE outbox SET body = CAST(x'ff41' AS TEXT), attempts = :n WHERE id = 1"),
+            {"n": 1},
+        )
+
+    assert tenant.attempt(JOB, **FAKE).outcome == "failed"
+    with tenant.engine.begin() as connection:
+        statuses = connection.scalars(text("SELECT status FROM outbox ORDER BY id")).all()
+    assert statuses == ["sending", "sent"]
+    with tenant.engine.begin() as connection:
+        connection.execute(outbox.update().where(outbox.c.id == 1).values(attempts=5, **cut_off))
+    assert deliver(tenant) == {"dead": 1}

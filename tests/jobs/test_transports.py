@@ -305,7 +305,8 @@ def test_what_an_answer_means(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("30", 30), (None, 60), ("soon", 60), ("99999999999", 6 * 3600), ("-5", 60)],
+    [("30", 30), (None, 60), ("soon", 60), ("99999999999", 6 * 3600), ("-5", 60), ("9" * 5000, 60),
+     ("Mon, 01 Jan 9999999 00:00:00 GMT", 60), (f"Mon, {'9' * 400} Jan 2030 00:00:00", 60)],
 )
 def test_a_server_may_ask_for_a_pause(
     make: Make, http_server: HttpServer, header: str | None, seconds: int
