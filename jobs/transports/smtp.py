@@ -5,8 +5,10 @@ from __future__ import annotations
 import smtplib
 import ssl
 from contextlib import suppress
+from email.message import EmailMessage
 from typing import Final
 
+from jobs.outbox import is_address
 from jobs.transports.contract import Failed, Message, Refused, Settings
 from jobs.transports.mail import compose
 
@@ -34,6 +36,11 @@ class Smtp:
         if self._user and self._tls == "off":
             msg = "smtp: a password is not sent without TLS; set smtp_tls, or no smtp_user"
             raise ValueError(msg)
+        # smtplib raises for these when the first message is sent, which is not to blame.
+        if not self._password.isascii():
+            raise ValueError("smtp: a password of ASCII is what can be sent, got another")
+        _check_host(self._host)
+        _check_sender(self._sender)
         self._context = ssl.create_default_context(cafile=options["smtp_ca"] or None)
         self._clock = settings.clock
         self._session: smtplib.SMTP | None = None
@@ -89,6 +96,8 @@ class Smtp:
                 session.starttls(context=self._context)
             if self._user:
                 session.login(self._user, self._password)
+            # A server that does not greet back refuses us, and not the first message.
+            session.ehlo_or_helo_if_needed()
         except BaseException:
             session.close()
             raise
@@ -107,6 +116,28 @@ class Smtp:
         session, self._session = self._session, None
         if session is not None:
             session.close()
+
+
+def _check_host(host: str) -> None:
+    """Raise ``ValueError`` for what cannot be a host's name."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        msg = "smtp_host: expected the name of a host, got what is none"
+        raise ValueError(msg) from None
+
+
+def _check_sender(sender: str) -> None:
+    """Raise ``ValueError`` for what cannot be the sender of a mail."""
+    try:
+        mail = EmailMessage()
+        mail["From"] = sender
+        addresses = mail["From"].addresses
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        addresses = ()
+    if len(addresses) != 1 or not is_address(addresses[0].addr_spec):
+        msg = "mail_from: expected one e-mail address, with or without a name"
+        raise ValueError(msg)
 
 
 def _is_silence(error: BaseException) -> bool:

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -363,3 +365,39 @@ def test_a_folder_that_cannot_be_written_pauses_the_channel(make: Make, tmp_path
         send(make("file"), "a@example.org")
 
     assert failed.value.pauses
+
+
+@pytest.mark.parametrize(
+    ("options", "password"),
+    [
+        ({"smtp_host": "mail..example.org"}, "secret"),
+        ({"smtp_host": "x" * 70}, "secret"),
+        ({"mail_from": "Acme\nX: y <a@example.org>"}, "secret"),
+        ({"mail_from": "Acme"}, "secret"),
+        ({}, "geheim\u20ac"),
+    ],
+)
+def test_a_setting_with_which_no_mail_could_leave_is_no_fault_of_the_messages(
+    make: Make, options: dict[str, str], password: str
+) -> None:
+    """It is an error of the channel (`ValueError`): messages wait, and none is dead."""
+    with pytest.raises(ValueError, match="expected|password") as error:
+        make("smtp", {"SMTP_PASSWORD": password}, smtp_user="cron", **options)
+    assert password not in str(error.value)
+
+
+def test_a_server_that_refuses_to_be_greeted_has_refused_no_message(make: Make) -> None:
+    def refuse() -> None:
+        talking, _ = listening.accept()
+        with talking:
+            talking.sendall(b"220 here\r\n")
+            while talking.recv(1000):
+                talking.sendall(b"554 not you\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        smtp = make("smtp", smtp_port=listening.getsockname()[1], smtp_tls="off")
+        with pytest.raises(Failed, match="SMTP 554"):
+            send(smtp, "a@example.org")
+        thread.join()
