@@ -10,6 +10,7 @@ the body raises, the deadline expires, the  after the last batch that was commit
 session or the process is lost              one is rolled back, and its checkpoint with it
 another process moves the checkpoint, as    there; this one ends as ``skipped (overlap)`` with
 the lease of this one was lost              its open batch rolled back
+it rolls back, or goes on after a deadlock  as if it had raised: ``BatchError``
 the body leaves the loop by ``break``       after that batch: it is committed with what follows
 the job returns                             nowhere: the commit takes the checkpoints along
 ==========================================  =================================================
@@ -87,6 +88,7 @@ class Batching:
             while batch := next_after(self._lasts.get(name)):
                 self._move(name, _as_json(key(batch[-1])))
                 yield batch
+                self._expect(name)
                 self._commit()
                 self._check()
         finally:
@@ -102,9 +104,25 @@ class Batching:
             checkpoints.move(self._connection, self._key, name, since=since, to=to, now=now)
         self._lasts[name] = to
 
+    def _expect(self, name: str) -> None:
+        """Make sure that the batch is still there to be committed, and its checkpoint with it.
+
+        A deadlock rolls the whole transaction back, and a job that goes on after one would leave
+        the rows of this batch undone for good.
+        """
+        last = self._lasts[name]
+        if not self._dry_run and not checkpoints.holds(self._connection, self._key, name, last):
+            msg = (
+                "the batch was rolled back within the loop, by the job or by the database"
+                " (a deadlock); let its errors pass"
+            )
+            raise BatchError(msg)
+
     def end(self) -> None:
         """Have the commit that ends the job remove its checkpoints."""
         if self._lasts:
+            for name in self._names & self._lasts.keys():
+                self._expect(name)
             checkpoints.forget(self._connection, self._key, now=self._clock())
 
 

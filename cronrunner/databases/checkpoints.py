@@ -106,6 +106,13 @@ def move(  # noqa: PLR0913 - each has a name of its own
         raise OverlapError(_MOVED)
 
 
+def holds(connection: Connection, key: Key, name: str, last: Last) -> bool:
+    """Tell whether a checkpoint is where the open transaction has moved it."""
+    mine = (*_mine(key), _CHECKPOINTS.c.name == name)
+    found = connection.scalar(select(_CHECKPOINTS.c.last_key).where(*mine))
+    return found == json.dumps(last)
+
+
 def forget(connection: Connection, key: Key, *, now: datetime) -> None:
     """Remove the checkpoints of a job that ends well, and those that it left long ago."""
     mine = _CHECKPOINTS.c

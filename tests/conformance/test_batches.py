@@ -143,6 +143,24 @@ def test_a_batch_that_the_loop_is_left_in_is_committed_with_what_follows(engine:
     ctx.finish(commit=False)
 
 
+@pytest.mark.parametrize("last", [6, 10])
+def test_a_batch_that_was_rolled_back_within_the_loop_is_not_taken_for_done(
+    engine: Engine, last: int
+) -> None:
+    ctx = context(engine)
+    batches = ctx.batches(ITEMS.c.id, size=3)
+    with pytest.raises(BatchError, match="rolled back within the loop"):  # noqa: PT012 - a loop
+        for ids in batches:
+            add(ctx, ids)
+            if ids[-1] == last:
+                # As a deadlock does, whose error the job may have caught.
+                ctx.execute("ROLLBACK")
+                ctx.execute("BEGIN")
+    ctx.finish(commit=False)
+
+    assert committed(engine) == [1] * (3 if last == 6 else 9)
+
+
 def test_what_follows_the_last_batch_is_committed_with_the_end_of_the_job(engine: Engine) -> None:
     ctx = context(engine)
     for ids in ctx.batches(ITEMS.c.id, size=5):
