@@ -102,6 +102,10 @@ def test_as_a_document_and_as_csv(tmp_path: Path) -> None:
         ("; -- nothing", "expected one statement, got 0"),
         ("SELECT :keep", "unknown parameter :keep; known are now, slot, tenant"),
         ("SELECT 1 INTO OUTFILE '/tmp/x'", "expected a statement that reads, got SELECT 1"),
+        ("SELECT 1 INTO/*!*/OUTFILE '/tmp/x'", "expected a statement that reads, got SELECT 1"),
+        ("SELECT 1 INTO/*+ */DUMPFILE '/tmp/x'", "expected a statement that reads, got SELECT 1"),
+        ("SELECT 1 INTO #\nOUTFILE '/tmp/x'", "expected a statement that reads, got SELECT 1"),
+        ("SELECT 1 /*!INTO*/ OUTFILE '/tmp/x'", "expected a statement that reads, got SELECT 1"),
     ],
 )
 def test_what_is_not_asked_is_refused_before_anybody_is(
