@@ -53,7 +53,7 @@ class LogSummary:
         for line in filter(bytes.strip, lines):
             self.lines += 1
             try:
-                document = json.loads(line)
+                document = _read(line)
             except (ValueError, RecursionError):  # what is nested too deeply is no line of ours
                 self.skipped += 1
             else:
@@ -73,12 +73,21 @@ class LogSummary:
                     lines.last = _later(lines.last, _failure(document))
 
 
+def _read(line: bytes) -> Any:  # noqa: ANN401 - JSON
+    document = json.loads(line)
+    if b"\\ud" in line.lower():
+        # Half of a surrogate pair is no text that could be shown.
+        return json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace"))
+    return document
+
+
 def _failure(document: Mapping[str, Any]) -> Failure | None:
     """Return what a line says of a failure; nothing if nobody knows when that was."""
     words = document["cronrunner"]
     try:
         at = datetime.fromisoformat(document["@timestamp"]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
+        # The last for a moment of year 1 or 9999 that lies beyond them in UTC.
         return None
     return Failure(
         at=at,

@@ -130,3 +130,18 @@ def test_what_is_damaged_gives_its_beginning_and_then_an_error() -> None:
     with pytest.raises(EOFError):
         made.add(lines_of(BufferedReader(BytesIO(packed[:-20]))))
     assert 0 < made.lines <= 10_000
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_moment_beyond_all_years_is_none(at: str) -> None:
+    document = json.loads(line()) | {"@timestamp": at}
+    found = summary(json.dumps(document).encode(), line(3)).jobs["a.b"]
+
+    assert (found.failures, found.last and found.last.at.second) == (2, 3)
+
+
+def test_what_is_no_text_becomes_one() -> None:
+    (name,) = summary(line(job="\ud800b")).jobs
+
+    assert name == "?b"
+    assert set(summary(line(job="\U0001f381")).jobs) == {"\U0001f381"}
