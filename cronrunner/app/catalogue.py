@@ -202,7 +202,8 @@ def option_value(
             return option.read(environ[option.environment])
     except ValueError:
         return option.default
-    return option.default
+    # Read as any other value: a mapping is then nobody else's.
+    return option.read(option.default)
 
 
 def _hook(hook: Callable[[Any], Any] | None) -> Callable[[Any], Any]:

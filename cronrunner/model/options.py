@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
@@ -146,9 +147,9 @@ def _read_mapping(raw: object, text: str | None) -> Mapping[str, Any] | None:
     if text is not None:
         try:
             raw = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if not isinstance(raw, Mapping) or not all(isinstance(name, str) for name in raw):
         return None
-    # Jobs on all tenants are given the same one.
-    return MappingProxyType(dict(raw))
+    # What a job does to a list in it is nothing to the job on the next tenant.
+    return MappingProxyType(deepcopy(dict(raw)))

@@ -78,7 +78,7 @@ class Scene:
         Neither tenants.yaml nor the environment has a say. Raises ``ConfigError``.
         """
         problems: list[Problem] = []
-        values = {name: option.default for name, option in job.options.items()}
+        values = {name: option.read(option.default) for name, option in job.options.items()}
         for name, raw in self.options.items():
             try:
                 values[name] = job.options[name].read(raw)

@@ -335,3 +335,15 @@ def test_the_docstring_of_an_error_is_its_message_unless_it_has_one() -> None:
 )
 def test_a_problem_begins_with_its_place(problem: Problem, text: str) -> None:
     assert str(problem) == text
+
+
+def test_what_is_in_a_mapping_belongs_to_who_has_read_it() -> None:
+    configured = {"a": [1]}
+    Option({}).read(configured)["a"].append(2)
+
+    assert configured == {"a": [1]}
+
+
+def test_a_mapping_that_is_nested_too_deeply_is_none() -> None:
+    with pytest.raises(ValueError, match="expected a mapping"):
+        Option({}).read('{"a":' + "[" * 50_000 + "]" * 50_000 + "}")
