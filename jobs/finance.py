@@ -19,6 +19,8 @@ from jobs.schema import exchange_rates as stored
 from jobs.schema import expiring_assets
 
 if TYPE_CHECKING:
+    import requests
+
     from cronrunner import JobContext
 
 #: Rates are kept as whole numbers of this part.
@@ -28,6 +30,10 @@ _LIMIT: Final = 9 * 10**18
 #: Powers of ten beyond which a rate is out of bounds whatever its digits are.
 _POWERS: Final = range(-30, 30)
 _SOURCE_LIMIT: Final = 60
+#: Bytes of a feed: a hundred times what all currencies of the world need. What is read from it is
+#: kept in the ledger and given to every tenant.
+_FEED_LIMIT: Final = 1_000_000
+_CHUNK: Final = 16_384
 
 
 def feed(ctx: JobContext) -> Mapping[str, Any]:
@@ -37,7 +43,7 @@ def feed(ctx: JobContext) -> Mapping[str, Any]:
     try:
         document, source = _fetch(ctx)
         return _checked(document) | {"source": source[:_SOURCE_LIMIT]}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         # What requests raises is an OSError; texts name the server and nothing of the feed.
         after = timedelta(seconds=ctx.options["retry_s"])
         raise Retry(f"the feed: {type(error).__name__}: {error}", after=after) from error
@@ -57,9 +63,28 @@ def _fetch(ctx: JobContext) -> tuple[Any, str]:
         text = Path(path).read_text(encoding="utf-8")
         return json.loads(text, parse_float=str), Path(path).name
     url = ctx.options["url"]
-    answer = ctx.http.get(url)
-    answer.raise_for_status()
-    return answer.json(parse_float=str), urlsplit(url).hostname or ""
+    with ctx.http.get(url, stream=True) as answer:
+        answer.raise_for_status()
+        return json.loads(_body(ctx, answer), parse_float=str), urlsplit(url).hostname or ""
+
+
+def _body(ctx: JobContext, answer: requests.Response) -> bytes:
+    """Read an answer of bounded size (unpacked), and no longer than the job has time."""
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415 - HTTP, for who fetches
+
+    parts, size = [], 0
+    try:
+        # What has come, and not a whole piece of it: a server may give a byte a second.
+        while part := answer.raw.read1(_CHUNK, decode_content=True):
+            ctx.check()
+            size += len(part)
+            if size > _FEED_LIMIT:
+                msg = f"expected at most {_FEED_LIMIT} bytes"
+                raise ValueError(msg)
+            parts.append(part)
+    except HTTPError as error:
+        raise OSError(f"the answer broke off: {type(error).__name__}") from None
+    return b"".join(parts)
 
 
 def _checked(document: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever a feed gives

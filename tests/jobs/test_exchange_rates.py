@@ -1,5 +1,6 @@
 """finance.exchange_rates: one download for all, and nothing is kept that cannot be right."""
 
+import gzip
 import json
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -188,6 +189,8 @@ def test_the_feed_is_read_from_a_url_or_a_file(
 @pytest.mark.parametrize(
     "answer",
     [
+        Answer(body=b"[" * 100_000), Answer(body=b" " * 2_000_000),
+        Answer(body=gzip.compress(b" " * 2_000_000), headers={"Content-Encoding": "gzip"}),
         Answer(500), Answer(404), Answer(body=b"garbage"), Answer(body=b"[]"), Answer(body=b"\xff"),
         Answer(body=b'{"base": "EUR", "date": "soon", "rates": {}}'),
         Answer(body=b'{"base": "EUR", "date": "2026-03-01", "rates": []}'),
