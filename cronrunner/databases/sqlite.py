@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,6 +21,9 @@ from cronrunner.databases.base import (
 
 #: Seconds to wait for another writer. Short, since nothing can interrupt this wait.
 BUSY_TIMEOUT_SECONDS: Final = 2.0
+
+#: What the module itself says of a text that is none quotes it.
+_VALUE: Final = re.compile(r"(Could not decode to UTF-8 column '[^']*') with text '.*", re.DOTALL)
 
 
 class Session(sqlite3.Connection):
@@ -143,13 +147,14 @@ class SQLite:
         return refuse_unprintable(database.rpartition("/")[2])
 
     def facts(self, error: Exception) -> ErrorFacts | None:
-        """Classify an error of sqlite3 by its name. Its messages hold no row values."""
+        """Classify an error of sqlite3 by its name. Its messages hold no row values, but for one."""
         if not isinstance(error, sqlite3.Error):
             return None
         code = getattr(error, "sqlite_errorname", type(error).__name__)
+        said = _VALUE.sub(r"\1", str(error))
         return ErrorFacts(
             code=code,
-            text=f"{type(error).__name__} {code}: {' '.join(str(error).split())}",
+            text=f"{type(error).__name__} {code}: {' '.join(said.split())}",
             transient=code in {"SQLITE_BUSY", "SQLITE_LOCKED"},
             gone=isinstance(error, NoFileError),
         )

@@ -1,9 +1,13 @@
 """Failures are grouped by what went wrong, not by whom it met."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cronrunner.databases import describe
 from cronrunner.execution import cause_of
 from cronrunner.model import Tenant
 
@@ -60,3 +64,13 @@ def test_a_cause_is_short_and_the_same_for_two_tenants(name: str, message: str) 
 
     assert len(one) <= 300
     assert one.startswith("ValueError: <*>")
+
+
+def test_a_text_that_sqlite_cannot_read_is_not_quoted() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        with pytest.raises(sqlite3.OperationalError, match="hush") as error:
+            connection.execute("SELECT CAST(x'68757368ff27' || ' hush' AS TEXT) AS body").fetchall()
+
+    assert describe(error.value) == (
+        "OperationalError OperationalError: Could not decode to UTF-8 column 'body'"
+    )
