@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from cronrunner.context import JobContext
@@ -221,9 +222,12 @@ def _row(places: Mapping[str, int], tenant: str, values: Mapping[str, Any]) -> t
 
 
 def _numbered(columns: Sequence[str]) -> tuple[str, ...]:
-    seen: dict[str, int] = {"tenant": 1}
+    taken = {"tenant", *columns}
+    given = {"tenant"}
     found = []
     for name in columns:
-        seen[name] = seen.get(name, 0) + 1
-        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+        free = (f"{name}_{number}" for number in count(2))
+        found.append(name if name not in given else next(each for each in free if each not in taken))
+        given.add(name)
+        taken.add(found[-1])
     return tuple(found)

@@ -223,3 +223,12 @@ def test_a_secret_of_the_configuration_is_hidden_in_what_is_shown(tmp_path: Path
     finished = fleet.run("sql", "SELECT 'x pl4nted-t0ken y' AS it", env=environment)
 
     assert "x [redacted] y" in finished.stdout
+
+
+def test_each_column_has_a_name_of_its_own(tmp_path: Path) -> None:
+    fleet = small(tmp_path, tenants=1)
+    finished = fleet.run("sql", "SELECT 1 AS a, 2 AS a, 3 AS a_2, 4 AS tenant", "--json")
+
+    assert finished.document["rows"] == [
+        {"tenant": "t0", "a": 1, "a_3": 2, "a_2": 3, "tenant_2": 4}
+    ]
