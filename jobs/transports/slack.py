@@ -20,10 +20,15 @@ class Slack:
         headers = {"Idempotency-Key": message.header}
         document = message.payload
         if document is None:
-            heading = f"*{message.subject}*" if message.subject else ""
-            document = {"text": "\n".join(filter(None, (heading, message.body)))}
+            heading = f"*{_escaped(message.subject)}*" if message.subject else ""
+            document = {"text": "\n".join(filter(None, (heading, _escaped(message.body))))}
         body = json.dumps(document).encode()
         post(self._http, message.recipient, body, headers, timeout_seconds=timeout_seconds)
 
     def close(self) -> None:
         """Leave the session to the job."""
+
+
+def _escaped(text: str) -> str:
+    """Write what Slack would take for its own: ``<!channel>`` in a title would call everybody."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

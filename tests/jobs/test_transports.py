@@ -282,6 +282,13 @@ def test_slack_gets_its_form(make: Make, http_server: HttpServer) -> None:
     ]  # fmt: skip
 
 
+def test_what_a_title_says_is_no_command_to_slack(make: Make, http_server: HttpServer) -> None:
+    send(make("slack"), http_server.url(), subject="<!channel>", body="R&D <https://a.b|c>")
+
+    (asked,) = http_server.asked
+    assert asked.document == {"text": "*&lt;!channel&gt;*\nR&amp;D &lt;https://a.b|c&gt;"}
+
+
 @pytest.mark.parametrize("name", ["slack", "webhook"])
 @pytest.mark.parametrize(
     ("status", "error"),
