@@ -16,10 +16,12 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import Retry, Timeout
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 
 from cronrunner.errors import DeadlineError, DryRunError
+from cronrunner.silence import answering_within
 
 #: Seconds for a connection, and for a server to say something.
 CONNECT_SECONDS: Final = 5.0
@@ -109,7 +111,37 @@ class _Response(requests.Response):
             raise requests.HTTPError(text, response=self) from None
 
 
+class _Plain(HTTPConnection):
+    """A connection whose answer begins within its timeout, and not only goes on."""
+
+    def getresponse(self) -> Any:  # noqa: ANN401 - of urllib3
+        """Read status and headers."""
+        with answering_within(self.sock):
+            return super().getresponse()
+
+
+class _Tls(HTTPSConnection):
+    """The same over TLS."""
+
+    def getresponse(self) -> Any:  # noqa: ANN401 - of urllib3
+        """Read status and headers."""
+        with answering_within(self.sock):
+            return super().getresponse()
+
+
+class _PlainPool(HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _Tls
+
+
 class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as requests has it
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+
     def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:  # noqa: ANN401 - of urllib3
         response = super().build_response(req, resp)
         response.__class__ = _Response

@@ -181,9 +181,8 @@ class Delivery:
         attempts = 0
         try:
             attempts = self._attempts(number)
-            if attempts > self.ctx.options["max_attempts"]:
-                # Before it is read: that may be what ends each try.
-                raise Refused("given up: the last try was cut off")
+            # Before it is read: that may be what ends each try.
+            self._heed_limit(attempts)
             row = self._read(number)
             name = f"{self.ctx.tenant.name or '-'}/{row.pop('dedupe_key')}"
             self._try(channel, Message(id=name, **row))
@@ -198,6 +197,10 @@ class Delivery:
             return _dead(f"broken: {type(error).__name__}")
         sent = {"status": "sent", "sent_at": self.ctx.now, "last_error": None}
         return Ended(counter="sent", values=sent)
+
+    def _heed_limit(self, attempts: int) -> None:
+        if attempts > self.ctx.options["max_attempts"]:
+            raise Refused("given up: the last try was cut off")
 
     def _try(self, channel: str, message: Message) -> None:
         transport = self.transports.get(channel)

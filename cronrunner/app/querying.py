@@ -227,7 +227,9 @@ def _numbered(columns: Sequence[str]) -> tuple[str, ...]:
     found = []
     for name in columns:
         free = (f"{name}_{number}" for number in count(2))
-        found.append(name if name not in given else next(each for each in free if each not in taken))
+        found.append(
+            name if name not in given else next(each for each in free if each not in taken)
+        )
         given.add(name)
         taken.add(found[-1])
     return tuple(found)

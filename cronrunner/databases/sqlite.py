@@ -147,7 +147,7 @@ class SQLite:
         return refuse_unprintable(database.rpartition("/")[2])
 
     def facts(self, error: Exception) -> ErrorFacts | None:
-        """Classify an error of sqlite3 by its name. Its messages hold no row values, but for one."""
+        """Classify an error of sqlite3 by its name. One of its messages holds a row value."""
         if not isinstance(error, sqlite3.Error):
             return None
         code = getattr(error, "sqlite_errorname", type(error).__name__)

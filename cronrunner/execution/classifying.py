@@ -179,7 +179,9 @@ def kept_value(value: Any) -> str:  # noqa: ANN401 - whatever ``prepare`` return
     """Return a prepared value as the ledger keeps it. Raises for what JSON or it cannot hold."""
     text = json.dumps(value)
     if len(text) > _VALUE_LIMIT:
-        msg = f"expected prepare to return at most {_VALUE_LIMIT} characters of JSON, got {len(text)}"
+        msg = (
+            f"expected prepare to return at most {_VALUE_LIMIT} characters of JSON, got {len(text)}"
+        )
         raise ValueError(msg)
     return text
 

@@ -46,7 +46,8 @@ def post(
             _judge(answer)
             # It is of no use, but a connection whose answer was read can be used again.
             with suppress(OSError, HTTPError):
-                answer.raw.read(_ANSWER_LIMIT)
+                # What has come by now: the message is taken, however slowly they go on.
+                answer.raw.read1(_ANSWER_LIMIT)
     except requests.Timeout as error:
         raise Failed(str(error), pauses=True) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:

@@ -8,11 +8,25 @@ from contextlib import suppress
 from email.message import EmailMessage
 from typing import Final
 
+from cronrunner.silence import answering_within
 from jobs.outbox import is_address
 from jobs.transports.contract import Failed, Message, Refused, Settings
 from jobs.transports.mail import compose
 
 _PERMANENT: Final = 500
+
+
+class _Plain(smtplib.SMTP):
+    """A session in which each reply has come within the timeout, and not only goes on."""
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read a reply, of however many lines."""
+        with answering_within(self.sock):
+            return super().getreply()
+
+
+class _Tls(_Plain, smtplib.SMTP_SSL):
+    """The same over TLS from the start."""
 
 
 class Smtp:
@@ -86,11 +100,9 @@ class Smtp:
     def _open(self, timeout_seconds: float) -> smtplib.SMTP:
         session: smtplib.SMTP
         if self._tls == "implicit":
-            session = smtplib.SMTP_SSL(
-                self._host, self._port, timeout=timeout_seconds, context=self._context
-            )
+            session = _Tls(self._host, self._port, timeout=timeout_seconds, context=self._context)
         else:
-            session = smtplib.SMTP(self._host, self._port, timeout=timeout_seconds)
+            session = _Plain(self._host, self._port, timeout=timeout_seconds)
         try:
             if self._tls == "starttls":
                 session.starttls(context=self._context)

@@ -149,7 +149,7 @@ def test_a_batch_that_was_rolled_back_within_the_loop_is_not_taken_for_done(
 ) -> None:
     ctx = context(engine)
     batches = ctx.batches(ITEMS.c.id, size=3)
-    with pytest.raises(BatchError, match="rolled back within the loop"):  # noqa: PT012 - a loop
+    with pytest.raises(BatchError, match="rolled back within the loop"):
         for ids in batches:
             add(ctx, ids)
             if ids[-1] == last:

@@ -263,7 +263,9 @@ def test_a_message_that_is_nested_too_deeply_is_dead_and_stops_no_other(
         with tenant.engine.begin() as connection:
             if connection.dialect.name != "sqlite":
                 pytest.skip("the server lets no such document in")
-            connection.execute(text("UPDATE outbox SET payload = :deep WHERE id = 1"), {"deep": deep})
+            connection.execute(
+                text("UPDATE outbox SET payload = :deep WHERE id = 1"), {"deep": deep}
+            )
 
     options = {**FAKE, "email_transport": "file", "folder": str(tmp_path)}
     assert tenant.run(JOB, **options) == {**NOTHING, "sent": 1, "dead": 1}

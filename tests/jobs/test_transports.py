@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -314,8 +315,16 @@ def test_what_an_answer_means(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("30", 30), (None, 60), ("soon", 60), ("99999999999", 6 * 3600), ("-5", 60), ("9" * 5000, 60),
-     ("Mon, 01 Jan 9999999 00:00:00 GMT", 60), (f"Mon, {'9' * 400} Jan 2030 00:00:00", 60)],
+    [
+        ("30", 30),
+        (None, 60),
+        ("soon", 60),
+        ("99999999999", 6 * 3600),
+        ("-5", 60),
+        ("9" * 5000, 60),
+        ("Mon, 01 Jan 9999999 00:00:00 GMT", 60),
+        (f"Mon, {'9' * 400} Jan 2030 00:00:00", 60),
+    ],
 )
 def test_a_server_may_ask_for_a_pause(
     make: Make, http_server: HttpServer, header: str | None, seconds: int
@@ -388,7 +397,7 @@ def test_a_setting_with_which_no_mail_could_leave_is_no_fault_of_the_messages(
     make: Make, options: dict[str, str], password: str
 ) -> None:
     """It is an error of the channel (`ValueError`): messages wait, and none is dead."""
-    with pytest.raises(ValueError, match="expected|password") as error:
+    with pytest.raises(ValueError, match=r"expected|password") as error:
         make("smtp", {"SMTP_PASSWORD": password}, smtp_user="cron", **options)
     assert password not in str(error.value)
 
@@ -408,3 +417,54 @@ def test_a_server_that_refuses_to_be_greeted_has_refused_no_message(make: Make) 
         with pytest.raises(Failed, match="SMTP 554"):
             send(smtp, "a@example.org")
         thread.join()
+
+
+def _dripping(begin: bytes, drip: bytes) -> Iterator[int]:
+    """Give the port of a server that answers everybody so, and never comes to an end."""
+    closing = threading.Event()
+
+    def talk() -> None:
+        with suppress(OSError):
+            while not closing.is_set():
+                talking, _ = listening.accept()
+                with talking, suppress(OSError):
+                    talking.sendall(begin)
+                    while not closing.wait(0.1):
+                        talking.sendall(drip)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=talk)
+        thread.start()
+        yield listening.getsockname()[1]
+        closing.set()
+        socket.create_connection(listening.getsockname()).close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "drip"),
+    [
+        ("webhook", b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),
+        ("webhook", b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        ("smtp", b"", b"220-wait\r\n"),
+    ],
+)
+def test_an_answer_that_never_ends_is_no_answer(
+    make: Make, name: str, begin: bytes, drip: bytes
+) -> None:
+    for port in _dripping(begin, drip):
+        transport = make(name, smtp_port=port, smtp_tls="off")
+        to = "a@example.org" if name == "smtp" else f"http://127.0.0.1:{port}/"
+        since = time.monotonic()
+        with pytest.raises(Failed, match="no answer in time") as failed:
+            send(transport, to, seconds=0.5)
+        assert failed.value.pauses
+        assert time.monotonic() - since < 3
+
+
+def test_a_message_that_was_taken_is_sent_however_slowly_the_server_goes_on(make: Make) -> None:
+    begin = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+    for port in _dripping(begin, b"a"):
+        since = time.monotonic()
+        send(make("webhook"), f"http://127.0.0.1:{port}/", seconds=2)
+        assert time.monotonic() - since < 3

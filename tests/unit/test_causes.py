@@ -67,9 +67,12 @@ def test_a_cause_is_short_and_the_same_for_two_tenants(name: str, message: str) 
 
 
 def test_a_text_that_sqlite_cannot_read_is_not_quoted() -> None:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        with pytest.raises(sqlite3.OperationalError, match="hush") as error:
-            connection.execute("SELECT CAST(x'68757368ff27' || ' hush' AS TEXT) AS body").fetchall()
+    odd = "SELECT CAST(x'68757368ff27' || ' hush' AS TEXT) AS body"
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(sqlite3.OperationalError, match="hush") as error,
+    ):
+        connection.execute(odd).fetchall()
 
     assert describe(error.value) == (
         "OperationalError OperationalError: Could not decode to UTF-8 column 'body'"
