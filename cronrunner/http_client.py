@@ -9,6 +9,7 @@ tokens more often than not: errors name scheme, host and port alone.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -18,7 +19,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import MaxRetryError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, MaxRetryError, ReadTimeoutError
 
 from cronrunner.errors import DeadlineError, DryRunError
 from cronrunner.silence import answering_within
@@ -27,6 +28,8 @@ from cronrunner.silence import answering_within
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 30.0
 _REPEATS: Final = 2
+#: Bytes of a body that are read at a time, if so many have come.
+_CHUNK: Final = 65_536
 #: urllib3 takes no timeout of 0.
 _LEAST_SECONDS: Final = 0.05
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -57,11 +60,31 @@ class HttpSession(requests.Session):
             raise DryRunError(msg)
         kwargs["timeout"] = self._timeout(kwargs.get("timeout"))
         try:
-            return super().request(method, url, *args, **kwargs)
+            return self._ask(method, url, *args, **kwargs)
         except requests.RequestException as error:
             text = f"{method.upper()} {_place(url)}: {_reason(error)}"
             # Without the cause: its text has the whole URL.
             raise _kind_of(error)(text) from None
+
+    def _ask(self, *args: Any, stream: bool = False, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
+        response = super().request(*args, **{**kwargs, "stream": True})
+        if not stream:
+            response.raw = io.BytesIO(self._body(response))
+        return response
+
+    def _body(self, response: requests.Response) -> bytes:
+        """Read a body as it comes: a server that gives a byte a second would outlast the job."""
+        parts: list[bytes] = []
+        with response:
+            try:
+                while part := response.raw.read1(_CHUNK, decode_content=True):
+                    if not self._remaining():
+                        raise DeadlineError
+                    parts.append(part)
+            except HTTPError as error:
+                msg = f"the answer broke off: {type(error).__name__}"
+                raise requests.ConnectionError(msg) from error
+        return b"".join(parts)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where a redirect leads, unless it leaves the scheme."""

@@ -52,6 +52,8 @@ class HttpServer:
     def __init__(self, *, certificates: Path | None = None) -> None:
         """Speak TLS with `server.pem` and `server.key` of a folder, if one is given."""
         self.asked: list[Asked] = []
+        #: Connections that were accepted.
+        self.connections = 0
         self._answers: dict[str, list[Answer] | Callable[[Asked], Answer]] = {}
         self._closing = threading.Event()
         self._server = _Server((HOST, 0), self._talker())
@@ -100,6 +102,10 @@ class HttpServer:
     def _talker(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - `self` is the one below
         class Talker(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                server.connections += 1
+                super().setup()
 
             def talk(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -1,8 +1,10 @@
 """The HTTP session of a job: bounded, careful about repeating, and discreet."""
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -160,3 +162,32 @@ def test_a_dry_run_asks_and_changes_nothing(session: Make, http_server: HttpServ
     with pytest.raises(DryRunError, match="POST may change what no rollback undoes"):
         http.post(http_server.url())
     assert [each.method for each in http_server.asked] == ["GET"]
+
+
+def test_a_body_that_comes_byte_by_byte_does_not_outlast_the_job(session: Make) -> None:
+    closing = threading.Event()
+
+    def drip() -> None:
+        talking, _ = listening.accept()
+        with talking, suppress(OSError):
+            talking.recv(1000)
+            talking.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not closing.wait(0.05):
+                talking.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(DeadlineError):
+            session(0.5).get(f"http://127.0.0.1:{listening.getsockname()[1]}/")
+        closing.set()
+        thread.join()
+    assert time.monotonic() - began < 2
+
+
+def test_a_connection_is_used_again(session: Make, http_server: HttpServer) -> None:
+    http = session()
+    for _ in range(3):
+        assert http.get(http_server.url("/")).ok
+    assert http_server.connections == 1
