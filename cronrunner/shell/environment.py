@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -14,6 +16,8 @@ from cronrunner.model import format_instant
 
 _PORT: Final = 3306
 _MEMORY: Final = "/dev/shm"  # noqa: S108 - a folder of a name of its own is made there
+_PREFIX: Final = "cronrunner-"
+_LOCK: Final = "lock"
 #: A secret that is shorter is taken out of the environment only where it is a whole value.
 _WORD: Final = 4
 
@@ -86,13 +90,36 @@ def credentials(url: Any) -> Iterator[Mapping[str, str]]:  # noqa: ANN401 - a SQ
     lines = [f"{name}={_quoted(value)}\n" for name, value in options.items() if value]
     # In memory, if there is a place: nothing is left on a disk, which a container may not have.
     place = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else None
-    with TemporaryDirectory(prefix="cronrunner-", dir=place, ignore_cleanup_errors=True) as folder:
+    with (
+        TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True) as folder,
+        _held(Path(folder)),
+    ):
+        _sweep(Path(folder).parent)
         yield {
             "CRONRUNNER_PASSWORD_FILE": _secret_file(Path(folder, "password"), password),
             "CRONRUNNER_MYSQL_DEFAULTS": _secret_file(
                 Path(folder, "my.cnf"), "".join(["[client]\n", *lines])
             ),
         }
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep others from sweeping a folder as long as this process lives."""
+    new = folder / "lock.new"
+    # Scripts do not inherit it. Locked before it has its name: nobody finds it without.
+    with new.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        new.rename(folder / _LOCK)
+        yield
+
+
+def _sweep(place: Path) -> None:
+    """Remove what runners have left there that were killed."""
+    for lock in place.glob(f"{_PREFIX}*/{_LOCK}"):
+        with suppress(OSError), lock.open() as left:
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent)
 
 
 def _quoted(value: str) -> str:
