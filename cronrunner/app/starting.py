@@ -106,7 +106,7 @@ class _Start:
         refuse_contradictions(options)
         earlier = options.resume or options.only_failed
         #: The run that is to be resumed or repeated.
-        self._earlier = None if earlier is None else app.find_run(earlier)
+        self._earlier = None if earlier is None else app.find_run(earlier, with_work=True)
         refuse_dry(self._earlier)
         if self._earlier is not None and selection == Selection():
             selection = selection_of(self._earlier["selection"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cronrunner.cli.tables import outcome
-from cronrunner.model import WELL, Outcome, Report
+from cronrunner.model import WELL, Outcome, Report, Unwell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +20,12 @@ _WIDTH = 1000
 
 #: Tenants shown beside a cause.
 _NAMED = 5
+
+#: Jobs named in a command that repeats them.
+_JOBS = 3
+
+#: Earlier runs that are named, whose failures stand.
+_RUNS = 3
 
 
 def console() -> Console:
@@ -54,6 +61,9 @@ def print_report(report: Report) -> None:
     print_skips(out, report.skips)
     if report.duplicates:
         out.print(f"{report.duplicates} of this slot were done already: nothing was repeated")
+    for run_id, number in islice(report.unwell_duplicates.items(), _RUNS):
+        again = f"cronrunner run --only-failed {run_id}"
+        out.print(f"{number} of them did not end well; to repeat what failed there: {again}")
     if report.held:
         out.print(f"{report.held} are held by another run that is alive")
     causes = [(each.cause, each.count, each.tenant_names) for each in report.causes]
@@ -119,7 +129,13 @@ def _print_next(out: Console, report: Report) -> None:
         return
     unwell = any(report.outcomes.get(each) for each in Outcome if each not in WELL)
     more = f"more: cronrunner show {report.run.id}"
-    name = next((n for each in report.causes for n in each.tenant_names if n), None)
-    if unwell and name is not None:
-        more += f"; one of them again: cronrunner --tenant={escape(shlex.quote(name))}"
+    if unwell and report.example is not None:
+        more += f"; one of them again: {escape(_again(report.run.id, report.example))}"
     out.print(more)
+
+
+def _again(run: str, unwell: Unwell) -> str:
+    """Return the command that repeats what failed on a tenant, and nothing else."""
+    jobs = dict.fromkeys(name.partition(":")[0] for name in unwell.jobs)
+    what = " ".join(jobs) if len(jobs) <= _JOBS else f"--only-failed {run}"
+    return f"cronrunner run {what} --tenant={shlex.quote(unwell.tenant)}"

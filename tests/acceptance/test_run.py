@@ -97,7 +97,7 @@ def test_the_summary_groups_failures_and_says_what_to_do_next(tmp_path: Path) ->
     assert "ValueError: * has # of #" in finished.stdout
     assert "slowest: t" in finished.stdout
     assert "more: cronrunner show " in finished.stdout
-    assert "one of them again: cronrunner --tenant=t" in finished.stdout
+    assert "one of them again: cronrunner run jobs.work --tenant=t" in finished.stdout
     assert "Traceback" not in finished.stdout
 
 
