@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import dropwhile
 from typing import Any, Final
 
-from cronrunner import schedule
 from cronrunner.errors import Problem
 from cronrunner.model import Option
 
@@ -114,15 +113,6 @@ def _take(
     else:
         header.lines[key] = line
         header.declared[key] = keys[key](text)
-        if key == "schedule":
-            _check_schedule(header, text, line)
-
-
-def _check_schedule(header: Header, expression: str, line: int) -> None:
-    try:
-        schedule.check(expression)
-    except ValueError as error:
-        header.complain(f"schedule: {error}", line)
 
 
 def _take_option(header: Header, text: str, line: int) -> None:

@@ -126,9 +126,9 @@ def test_a_mistake_in_the_configuration_is_2_and_nothing_is_run(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["jobs.wrok"], "no job 'jobs.wrok'; the nearest are jobs.work"),
-        (["--tenant", "t00"], "no tenant 't00'; the nearest are t0"),
-        (["--server", "fiels"], "no server fiels; the nearest are files"),
+        (["jobs.wrok"], "no job 'jobs.wrok'; the nearest is jobs.work"),
+        (["--tenant", "t00"], "no tenant 't00'; the nearest is t0"),
+        (["--server", "fiels"], "no server fiels; the nearest is files"),
     ],
 )
 def test_what_is_unknown_is_2_with_the_nearest_names(

@@ -206,7 +206,7 @@ def test_every_mistake_of_a_file_is_said_at_once_with_its_line(find: Find) -> No
     assert [(place, text) for place, _, text in lines] == [
         (
             "tidy.sql:2",
-            "schedule: expected a cron expression that can fire, got '0 25 * * *' (Bad hour)",
+            "job cleanup.tidy: schedule: expected a cron expression that can fire, got '0 25 * * *' (Bad hour)",
         ),
         (
             "tidy.sql:3",
