@@ -15,6 +15,7 @@ from cronrunner.affinity import OneCpu, allowed_cpus
 from cronrunner.app import dry, visiting
 from cronrunner.app.asking import Asked, alerting, read_asked, remembered
 from cronrunner.app.checks import warn_ledger_in_container
+from cronrunner.app.choosing import choose_jobs
 from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due, MissedSlots
 from cronrunner.app.pruning import prune_a_while
@@ -117,7 +118,7 @@ class _Start:
         if self._is_due():
             whose = None if self._earlier is None else self._earlier["run"]
             self._due = Due(app.catalogue, app.queries, self._run.slot.at, earlier=whose)
-        self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        self._jobs = choose_jobs(app.catalogue.jobs, app.found, selection.jobs)
         app.catalogue.ask(self._asked())
         if options.dry_run:
             for text in dry.refused(self._jobs, selection.jobs):

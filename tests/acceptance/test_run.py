@@ -142,6 +142,25 @@ def test_what_is_unknown_is_2_with_the_nearest_names(
     assert +written(fleet) == {}
 
 
+@pytest.mark.parametrize("command", ["run", "plan", "jobs"])
+def test_a_job_whose_file_gives_none_is_missing_for_what_is_wrong_with_it(
+    tmp_path: Path, command: str
+) -> None:
+    fleet = small(tmp_path)
+    fleet.write_job("broken.py", "import no_such_module\n")
+    fleet.write_job("billing_dump.sh", "#!/bin/sh\n# name: billing.dump\n")
+
+    broken = fleet.run(command, "broken.work")
+    assert broken.code == 2
+    assert "no job 'broken.work'" in broken.stderr
+    assert "broken.py:1: ModuleNotFoundError" in broken.stderr
+    script = fleet.run(command, "billing.dump")
+    assert "billing_dump.sh: is not executable, and no job: chmod +x" in script.stderr
+    assert "ModuleNotFoundError" not in script.stderr
+    other = fleet.run(command, "elsewhere")
+    assert "it may be in a file that is broken: broken.py\n" in other.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["--teant=t0"], ["run", "--shard", "2/2"], ["run", "--scheduled-at", "soon"], ["rnu", "x"],
