@@ -51,7 +51,7 @@ def load_script(path: Path) -> Iterator[Job | Problem]:
         keys=KEYS,
     )
     is_executable = os.access(path, os.X_OK)
-    if not header.lines and not header.options:
+    if not header.is_there:
         if is_executable:
             yield _warning(path, "has no header such as `# name: billing.remind`, and is no job")
         return

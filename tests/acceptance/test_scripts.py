@@ -180,7 +180,7 @@ def test_whatever_it_does_it_ends_with_its_timeout(tmp_path: Path) -> None:
     for number, stubborn in enumerate(STUBBORN):
         head = f"#!/bin/sh\n# name: work{number}\n# tenants: t{number}\n# timeout: 500ms\n"
         write(fleet, f"{head}{stubborn}\n", name=f"work{number}.sh")
-    fleet.write_job("x_after.sql", "INSERT INTO done VALUES ('after', :slot)")
+    fleet.write_job("x.sql", "-- name: x_after\nINSERT INTO done VALUES ('after', :slot)")
     finished = run(fleet)
 
     for number in range(len(STUBBORN)):
