@@ -29,6 +29,7 @@ from cronrunner.model import (
 )
 from cronrunner.planning import nearest
 from cronrunner.registry.declaration import ARGUMENTS, Declaration, JobFunction
+from cronrunner.registry.loops import LoopJob
 from cronrunner.schedule import SHORTEST, TENANT_ZONE, check
 
 T = TypeVar("T")
@@ -88,7 +89,9 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
         timeout=take("timeout", lambda: _duration(declaration.timeout), timedelta(minutes=5)),
         retry=take("retries", lambda: _retry(declaration), RetryPolicy()),
         scope=take("scope", lambda: _word(Scope, declaration.scope), Scope.TENANT),
-        transaction=take("transaction", lambda: _transaction(declaration), Transaction.TENANT),
+        transaction=take(
+            "transaction", lambda: _transaction(declaration, call), Transaction.TENANT
+        ),
         overlap=take("overlap", lambda: _word(Overlap, declaration.overlap), Overlap.SKIP),
         server_lock=take(
             "server_lock",
@@ -169,14 +172,22 @@ def _flag(value: bool) -> bool:  # noqa: FBT001 - what the author wrote
 
 def _exactly_once(declaration: Declaration) -> bool:
     wanted = _flag(declaration.exactly_once)
-    if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
+    if wanted and (_said(declaration) != "tenant" or declaration.scope != "tenant"):
         msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
         raise ValueError(msg)
     return wanted
 
 
-def _transaction(declaration: Declaration) -> Transaction:
-    wanted = _word(Transaction, declaration.transaction)
+def _said(declaration: Declaration) -> str:
+    said = declaration.transaction
+    return Transaction.TENANT if said is None else said
+
+
+def _transaction(declaration: Declaration, call: Callable[[Any], Any]) -> Transaction:
+    wanted = _word(Transaction, _said(declaration))
+    if isinstance(call, LoopJob) and wanted is not Transaction.NONE:
+        msg = f"expected none for a function of (db_name, engine), which commits, got {wanted!s}"
+        raise ValueError(msg)
     if wanted is Transaction.BATCH and declaration.scope == Scope.FLEET:
         msg = "expected tenant or none for a job of fleet scope, got 'batch'"
         raise ValueError(msg)

@@ -33,7 +33,8 @@ class Declaration:
     retries: int = 0
     retry: RetryPolicy | None = None
     scope: str = "tenant"
-    transaction: str = "tenant"
+    #: ``None`` if the author left it out: ``"tenant"``, or what else the kind of the job needs.
+    transaction: str | None = None
     overlap: str = "skip"
     server_lock: bool = False
     tenants: str | Sequence[str] = "*"

@@ -17,7 +17,7 @@ from cronrunner.model import Job, Option, RetryPolicy
 from cronrunner.planning import nearest
 from cronrunner.registry.building import build
 from cronrunner.registry.declaration import MARK, STARTUP, Declaration, JobFunction
-from cronrunner.registry.loops import callable_of, looks_like_one, takes
+from cronrunner.registry.loops import callable_of, looks_like_one, odd_parameters, takes
 
 #: What an author gives arguments to, beside the decorator.
 _ARGUED: Final = {"Option": Option, "RetryPolicy": RetryPolicy}
@@ -67,6 +67,7 @@ def _declared(own: Sequence[Any]) -> Iterator[Job | Startup | Problem]:
     if problems:
         raise JobFileError(problems)
     yield from found or _maybe_meant(own)
+    yield from _oddly_called(own)
 
 
 def job_of(function: JobFunction) -> Job:
@@ -126,6 +127,15 @@ def _unknown_argument(error: BaseException) -> str | None:
         return None
     known = inspect.signature(_ARGUED[found[1]]).parameters
     return f"{found[1]}: unknown argument {found[2]!r}; {nearest(found[2], known)}"
+
+
+def _oddly_called(own: Iterable[object]) -> Iterator[Problem]:
+    """Name jobs whose parameters are called like what they are not."""
+    for each in own:
+        is_job = isinstance(getattr(each, MARK, None), Declaration)
+        if is_job and inspect.isfunction(each) and (text := odd_parameters(each)):
+            file, _, line = _origin(each).partition(":")
+            yield Problem(text=f"{each.__name__}: {text}", file=file, line=int(line))
 
 
 def _import_problem(path: Path, error: BaseException) -> Problem:

@@ -390,6 +390,8 @@ def test_a_second_run_that_writes_nothing_gives_its_counters(tenant: ThrowawayTe
 def test_what_a_row_does_not_say_is_the_default_of_its_column(tenant: ThrowawayTenant) -> None:
     tenant.add("pets", {"id": 1, "name": "Rex"}, {"id": 2})
     tenant.add("pets")
+    with pytest.raises(LookupError, match="no column 'leg' in pets; the nearest is legs"):
+        tenant.add("pets", {"id": 3, "leg": 3})
 
     assert tenant.rows("pets") == [
         {"id": 1, "name": "Rex", "legs": 4},
