@@ -117,7 +117,8 @@ class _Start:
         self._due = None
         if self._is_due():
             whose = None if self._earlier is None else self._earlier["run"]
-            self._due = Due(app.catalogue, app.queries, self._run.slot.at, earlier=whose)
+            at, now = self._run.slot.at, self._run.started_at
+            self._due = Due(app.catalogue, app.queries, at, now=now, earlier=whose)
         self._jobs = choose_jobs(app.catalogue.jobs, app.found, selection.jobs)
         app.catalogue.ask(self._asked())
         if options.dry_run:
