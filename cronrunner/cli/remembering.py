@@ -9,7 +9,7 @@ from typing import Any
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
-from cronrunner.cli.tables import SHOWN, print_table
+from cronrunner.cli.tables import print_table
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import WELL, ExitCode, Outcome, whose_skip
 
@@ -36,13 +36,15 @@ def _cells(row: Row) -> tuple[object, ...]:
     tenant = row["tenant"] or "(fleet)"
     outcome = Outcome(row["outcome"])
     seconds = row["duration_seconds"]
-    return (row["started_at"], row["job"], tenant, outcome, seconds, row["run"], _result(row))
-
-
-def _result(row: Row) -> object:
-    """Return what came of an execution, as far as a cell of a table has room for it."""
-    said = row["error"] or row["reason"]
-    return said or " ".join(str(each) for each in (row["note"], row["counters"]) if each) or {}
+    return (
+        row["started_at"],
+        row["job"],
+        tenant,
+        outcome,
+        seconds,
+        row["run"],
+        rendering.result_of(row),
+    )
 
 
 def _print_runs(app: App, limit: int, *, as_json: bool) -> None:
@@ -143,20 +145,7 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
         out.print(f"{len(flight)} claimed and not finished")
     unwell = {row["tenant"] for row in rows if row["cause"] is not None}
     rendering.print_causes(out, _causes(rows), len(unwell))
-    shown = [row for row in rows if everything or Outcome(row["outcome"]) not in WELL]
-    if shown:
-        print_table(
-            ("job", "tenant", "server", "outcome", "seconds", "result"),
-            (
-                (
-                    row["job"],
-                    row["tenant"] or "(fleet)",
-                    row["server"],
-                    Outcome(row["outcome"]),
-                    row["duration_seconds"],
-                    _result(row),
-                )
-                for row in shown
-            ),
-            most=SHOWN,
-        )
+    whole = everything or rendering.is_small(len(rows))
+    rendering.print_executions(
+        [row for row in rows if whole or Outcome(row["outcome"]) not in WELL]
+    )

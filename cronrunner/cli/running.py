@@ -90,7 +90,7 @@ def run_now(  # noqa: PLR0913 - the command's options
             return _refused(options, texts, ExitCode.USAGE, as_json=as_json)
         except RunLost as lost:
             rendering.complain(str(lost))
-            _print(lost.report, changes, [], as_json=as_json)
+            _print(lost.report, changes, [], due=due, as_json=as_json)
             return ExitCode.RUNNER
         except LedgerError as error:
             return _refused(options, [str(error)], ExitCode.RUNNER, as_json=as_json)
@@ -102,7 +102,7 @@ def run_now(  # noqa: PLR0913 - the command's options
             raise
         wanted = ExecutionFilter(run=report.run.id)
         done = app.queries.executions(wanted) if changes is None else changes.executions()
-        _print(report, changes, done, as_json=as_json)
+        _print(report, changes, done, due=due, as_json=as_json)
     return report.exit_code
 
 
@@ -111,6 +111,7 @@ def _print(
     changes: Changes | None,
     executions: Iterable[documents.Document],
     *,
+    due: bool,
     as_json: bool,
 ) -> None:
     if as_json:
@@ -118,10 +119,11 @@ def _print(
     elif report.exit_code == ExitCode.USAGE:
         for text in report.errors:
             rendering.complain(text)
+    elif changes is None:
+        rendering.print_report(report, executions, due=due and not report.planned)
     else:
         rendering.print_report(report)
-        if changes is not None:
-            print_changes(changes)
+        print_changes(changes)
 
 
 def _limit(asked: tuple[int | None, float | None] | None) -> FailureLimit | None:

@@ -28,8 +28,8 @@ JOBS = """
 """
 
 
-def fleet_that_ran(tmp_path: Path) -> Fleet:
-    fleet = small(tmp_path, JOBS)
+def fleet_that_ran(tmp_path: Path, *, tenants: int = 3) -> Fleet:
+    fleet = small(tmp_path, JOBS, tenants=tenants)
     fleet.run("run", "--scheduled-at", SLOT)
     return fleet
 
@@ -153,7 +153,7 @@ def test_runs_are_shown_with_their_exit_codes(tmp_path: Path) -> None:
 
 
 def test_one_run_is_shown_by_its_id_its_beginning_and_as_the_last(tmp_path: Path) -> None:
-    fleet = fleet_that_ran(tmp_path)
+    fleet = fleet_that_ran(tmp_path, tenants=11)
     name = fleet.query("SELECT run FROM runs")[0][0]
     for asked in (name, name[:12], "last"):
         shown = fleet.run("show", asked, "--json")

@@ -51,6 +51,7 @@ def test_what_was_never_seen_has_no_slots_in_the_past(tmp_path: Path) -> None:
     fleet = small(tmp_path, _NIGHTLY)
     assert _due(fleet, "2026-03-01T12:00Z").document["executions"] == []
     assert _due(fleet, "2026-03-02T02:00Z").document["outcomes"] == {"succeeded": 3}
+    assert "nothing was due\n" in fleet.run("due", "--scheduled-at", "2026-03-02T02:00Z").stdout
 
 
 def test_a_tenant_that_is_new_has_no_slots_in_the_past(tmp_path: Path) -> None:

@@ -101,6 +101,27 @@ def test_the_summary_groups_failures_and_says_what_to_do_next(tmp_path: Path) ->
     assert "Traceback" not in finished.stdout
 
 
+def test_of_a_small_run_each_execution_is_shown_and_of_a_large_one_what_did_not_go_well(
+    tmp_path: Path,
+) -> None:
+    fleet = small(
+        tmp_path,
+        """
+        @job
+        def work(ctx):
+            ctx.note("half of it")
+            return {"rows": 3, "errors": 0}
+        """,
+        tenants=11,
+    )
+    few = fleet.run("run", "--exclude-tenant=t10")
+    row = "half of it rows=3 errors=0"
+
+    assert few.stdout.count(row) == 10
+    assert fleet.run("show", "last").stdout.count(row) == 10
+    assert row not in fleet.run("run").stdout + fleet.run("show", "last").stdout
+
+
 def test_a_broken_job_file_is_1_and_the_other_jobs_run(tmp_path: Path) -> None:
     fleet = small(tmp_path)
     fleet.write_job("broken.py", "\nimport no_such_module\n")
