@@ -12,10 +12,8 @@ from typing import Final
 
 import click
 
-from cronrunner.cli.opening import stdout_for_results
 from cronrunner.errors import ConfigError, Problem
 from cronrunner.model import ExitCode
-from cronrunner.registry.finding import find_jobs
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 #: The width of a job's name in tenants' tables.
@@ -98,13 +96,17 @@ def _in_the_way(path: Path, name: str, *, sql: bool) -> Iterator[Problem]:
     function = name.rpartition(".")[2]
     module = path.stem
     wanted = name if sql else f"{module}.{function}"
-    if path.parent.is_dir():
-        with stdout_for_results():
-            known = find_jobs(path.parent).jobs
-        if wanted in known:
-            yield Problem(text=f"there is a job {wanted} already, at {known[wanted].origin}")
-        elif path.exists() and not sql:
-            yield Problem(text=f"write it there by hand: @job above `def {function}(ctx):`")
+    if not path.parent.is_dir():
+        return
+    from cronrunner.cli.opening import stdout_for_results  # noqa: PLC0415 - who has no jobs pays nothing
+    from cronrunner.registry.finding import find_jobs  # noqa: PLC0415 - as above
+
+    with stdout_for_results():
+        known = find_jobs(path.parent).jobs
+    if wanted in known:
+        yield Problem(text=f"there is a job {wanted} already, at {known[wanted].origin}")
+    elif path.exists() and not sql:
+        yield Problem(text=f"write it there by hand: @job above `def {function}(ctx):`")
 
 
 def write_new(files: Mapping[Path, str], in_the_way: Iterable[Problem] = ()) -> None:
