@@ -215,6 +215,8 @@ def test_what_init_writes_passes_check_and_is_never_overwritten(tmp_path: Path) 
     assert "first.ping" in fleet.run("jobs", env=env).stdout
 
     kept = (tmp_path / "here" / "tenants.yaml").read_text(encoding="utf-8")
+    (tmp_path / "here" / "more.yaml").write_text(kept.replace("\n#  ", "\n  "), encoding="utf-8")
+    assert "2 servers, 1 job" in fleet.run("check", "--config=more.yaml", env=env).stdout
     (tmp_path / "here" / "tenants.yaml").write_text(kept + "# mine\n", encoding="utf-8")
     second = fleet.run("init")
     assert second.code == 2

@@ -163,6 +163,16 @@ def test_what_is_unknown_is_2_with_the_nearest_names(
     assert +written(fleet) == {}
 
 
+def test_a_command_behind_options_is_not_only_an_unknown_job(tmp_path: Path) -> None:
+    fleet = small(tmp_path)
+    finished = fleet.run("--json", "plan", "work")
+
+    assert (finished.code, finished.document["run"]) == (2, None)
+    assert "options go behind the command: cronrunner plan --json ..." in finished.stderr
+    fleet.write_job("more", "@job\ndef plan(ctx): ...\n")
+    assert fleet.run("--json", "plan", "work").code == 0
+
+
 @pytest.mark.parametrize("command", ["run", "plan", "jobs"])
 def test_a_job_whose_file_gives_none_is_missing_for_what_is_wrong_with_it(
     tmp_path: Path, command: str
