@@ -128,9 +128,9 @@ def test_an_error_of_the_database_is_told_without_values(tenant: ThrowawayTenant
 def test_counters_that_are_none_fail_the_attempt(tenant: ThrowawayTenant) -> None:
     def confused(ctx):
         add_pet(ctx)
-        return {"pets": 1.5}
+        return {"pets": 1.5, "legs": 4, "a@example.org": "x", 3: 4}
 
-    with pytest.raises(CountersError, match="whole numbers, got str: float"):
+    with pytest.raises(CountersError, match="numbers, got int: int and pets: float and str: str"):
         tenant.run(confused)
 
     assert tenant.rows(pets) == []
