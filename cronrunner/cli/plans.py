@@ -122,7 +122,9 @@ def _how_long(remaining: Remaining) -> str:
     if seconds is None:
         return "how long it takes is not known: nothing of it was ever run"
     whole = timedelta(seconds=round(seconds, 0 if seconds >= _WHOLE_SECONDS else 1))
-    text = f"it takes about {format_duration(whole)}, by history"
+    is_short = whole < timedelta(seconds=1)
+    about = "less than a second" if is_short else f"about {format_duration(whole)}"
+    text = f"it takes {about}, by history"
     if unknown := remaining.unknown:
         text += f"; {rendering.count(unknown, 'execution')} without history count as the mean"
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cronrunner.app import App
@@ -12,6 +12,7 @@ from cronrunner.cli.opening import open_app
 from cronrunner.cli.tables import print_table
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import WELL, ExitCode, Outcome, whose_skip
+from cronrunner.planning import matches_any, nearest
 
 Row = Mapping[str, Any]
 
@@ -24,12 +25,29 @@ def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_
     with open_app(config, checked=False, with_jobs=False) as app:
         if runs:
             _print_runs(app, wanted.limit or 1, as_json=as_json)
-        elif as_json:
-            rows = app.queries.executions(wanted)
-            documents.write([documents.execution(row, with_run=True) for row in rows])
         else:
-            print_table(_COLUMNS, map(_cells, app.queries.executions(wanted)))
+            _print_executions(app, wanted, as_json=as_json)
     return ExitCode.OK
+
+
+def _print_executions(app: App, wanted: ExecutionFilter, *, as_json: bool) -> None:
+    rows = list(app.queries.executions(wanted))
+    if as_json:
+        documents.write([documents.execution(row, with_run=True) for row in rows])
+    else:
+        print_table(_COLUMNS, map(_cells, rows))
+    if not rows:
+        for text in _unknown(app, wanted):
+            rendering.complain(text)
+
+
+def _unknown(app: App, wanted: ExecutionFilter) -> Iterator[str]:
+    """Say which of the names that were asked for the ledger does not know at all."""
+    asked = (("job", wanted.job, 0), ("tenant", wanted.tenant, 1))
+    for what, name, place in asked if wanted.job or wanted.tenant else ():
+        known = {pair[place] for pair in app.queries.pairs()}
+        if name and not any(matches_any(each, [name]) for each in known):
+            yield f"nothing was ever executed of a {what} {name!r}; {nearest(name, known)}"
 
 
 def _cells(row: Row) -> tuple[object, ...]:

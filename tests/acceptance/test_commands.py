@@ -56,6 +56,8 @@ def test_a_plan_says_what_is_left_out_and_why(tmp_path: Path) -> None:
         "t0": True, "t1": False, "t2": True,
     }  # fmt: skip
     assert "2 left out; --why shows them" in fleet.run("plan").stdout
+    fleet.run("run")
+    assert "it takes less than a second, by history" in fleet.run("plan").stdout
     assert "not wanted by the job's tenants filter" in fleet.run("plan", "--why").stdout
 
 
@@ -139,6 +141,19 @@ def test_history_is_filtered_and_shown_newest_first(tmp_path: Path) -> None:
     assert sorted(found("--job=jobs.*", "--until=2999-01-01")) == ["t0", "t0", "t1", "t2"]
     assert found("--since=2999-01-01") == []
     assert "ValueError: planted for t1" in fleet.run("history").stdout
+
+
+def test_history_says_so_when_it_knows_no_such_job_or_tenant(tmp_path: Path) -> None:
+    fleet = fleet_that_ran(tmp_path)
+    unknown = fleet.run("history", "--job=jobs.wrok", "--tenant=t00")
+
+    assert unknown.code == 0
+    assert [line.removeprefix("cronrunner: ") for line in unknown.stderr.splitlines()] == [
+        "nothing was ever executed of a job 'jobs.wrok'; the nearest is jobs.work",
+        "nothing was ever executed of a tenant 't00'; the nearest is t0",
+    ]
+    nothing = fleet.run("history", "--job=jobs.*", "--since=2999-01-01", "--json")
+    assert (nothing.document, nothing.stderr) == ([], "")
 
 
 def test_runs_are_shown_with_their_exit_codes(tmp_path: Path) -> None:
