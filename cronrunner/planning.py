@@ -108,7 +108,9 @@ def nearest(wanted: str, known: Iterable[str]) -> str:
     names = {part: name for name in known for part in (name, name.rpartition(".")[2])}
     found = difflib.get_close_matches(wanted, names, n=_NEAREST, cutoff=0.5)
     close = list(dict.fromkeys(names[part] for part in found))
-    return f"the nearest are {', '.join(close)}" if close else "no known name is near it"
+    if not close:
+        return "no known name is near it"
+    return f"the nearest {'is' if len(close) == 1 else 'are'} {', '.join(close)}"
 
 
 def select_tenants(tenants: Sequence[Tenant], selection: Selection) -> tuple[Tenant, ...]:

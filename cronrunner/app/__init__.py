@@ -337,9 +337,12 @@ class App:
         except Exception:  # noqa: BLE001 - its visits report it
             return None
 
-    def find_run(self, name: str) -> Mapping[str, Any]:
-        """Return a run by its id, the beginning of it, or ``last``. Raises ``ConfigError``."""
-        found = self.queries.find_runs(name)
+    def find_run(self, name: str, *, with_work: bool = False) -> Mapping[str, Any]:
+        """Return a run by its id, the beginning of it, or ``last``. Raises ``ConfigError``.
+
+        ``with_work`` lets ``last`` pass over runs that found nothing left to do.
+        """
+        found = self.queries.find_runs(name, with_work=with_work)
         if len(found) == 1:
             return found[0]
         what = f"no run {name!r}"

@@ -28,7 +28,6 @@ def find_errors(settings: Settings, found: Found) -> list[Problem]:
     problems = [
         *_server_errors(settings),
         *_certificate_errors(settings),
-        *_schedule_errors(found.jobs),
     ]
     for location, pattern, override in _overrides(settings):
         problems += _override_errors(settings, found, location, pattern, override)
@@ -102,13 +101,6 @@ def _certificate_errors(settings: Settings) -> Iterator[Problem]:
         if given is not None and not (settings.folder / given).is_file():
             text = f"{'.'.join(location)}: expected a file of certificates, got {given}, no file"
             yield _at(settings, text, *location)
-
-
-def _schedule_errors(jobs: Mapping[str, Job]) -> Iterator[Problem]:
-    for job in jobs.values():
-        if job.schedule is not None and (text := _bad_schedule(job.schedule)):
-            file, _, line = job.origin.rpartition(":")
-            yield Problem(text=f"job {job.name}: schedule: {text}", file=file, line=int(line))
 
 
 def _bad_schedule(expression: str) -> str | None:

@@ -28,7 +28,13 @@ class Due:
     """Which slots are due at a moment."""
 
     def __init__(
-        self, catalogue: Catalogue, queries: Queries, at: datetime, *, earlier: str | None = None
+        self,
+        catalogue: Catalogue,
+        queries: Queries,
+        at: datetime,
+        *,
+        now: datetime,
+        earlier: str | None = None,
     ) -> None:
         """``earlier`` is a run of which the rest is done, in the slots that it had."""
         self._is_rest = earlier is not None
@@ -37,6 +43,8 @@ class Due:
         self._kept_of_jobs = _common(self._kept)
         self._catalogue = catalogue
         self._at = at
+        #: Since when what was never seen counts: the ledger will remember the same.
+        self._first_seen = min(now, at)
         self._jobs_seen = queries.jobs_seen()
         self._tenants_seen = queries.tenants_seen()
         self._newest_closed = queries.newest_closed_slots()
@@ -98,8 +106,9 @@ class Due:
 
     def _seen_at(self, job: str, tenant: str) -> datetime:
         """Return from when on slots count: both are seen now if they were never seen before."""
-        seen = self._jobs_seen.get(job, self._at)
-        return seen if tenant == FLEET else max(seen, self._tenants_seen.get(tenant, self._at))
+        first = self._first_seen
+        seen = self._jobs_seen.get(job, first)
+        return seen if tenant == FLEET else max(seen, self._tenants_seen.get(tenant, first))
 
 
 def _common(slots: Mapping[tuple[str, str], Slot]) -> Mapping[str, Slot]:

@@ -15,6 +15,7 @@ from cronrunner.affinity import OneCpu, allowed_cpus
 from cronrunner.app import dry, visiting
 from cronrunner.app.asking import Asked, alerting, read_asked, remembered
 from cronrunner.app.checks import warn_ledger_in_container
+from cronrunner.app.choosing import choose_jobs
 from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due, MissedSlots
 from cronrunner.app.pruning import prune_a_while
@@ -106,7 +107,7 @@ class _Start:
         refuse_contradictions(options)
         earlier = options.resume or options.only_failed
         #: The run that is to be resumed or repeated.
-        self._earlier = None if earlier is None else app.find_run(earlier)
+        self._earlier = None if earlier is None else app.find_run(earlier, with_work=True)
         refuse_dry(self._earlier)
         if self._earlier is not None and selection == Selection():
             selection = selection_of(self._earlier["selection"])
@@ -116,8 +117,9 @@ class _Start:
         self._due = None
         if self._is_due():
             whose = None if self._earlier is None else self._earlier["run"]
-            self._due = Due(app.catalogue, app.queries, self._run.slot.at, earlier=whose)
-        self._jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+            at, now = self._run.slot.at, self._run.started_at
+            self._due = Due(app.catalogue, app.queries, at, now=now, earlier=whose)
+        self._jobs = choose_jobs(app.catalogue.jobs, app.found, selection.jobs)
         app.catalogue.ask(self._asked())
         if options.dry_run:
             for text in dry.refused(self._jobs, selection.jobs):

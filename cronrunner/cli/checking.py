@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from cronrunner.app import App
 from cronrunner.app.checks import find_more_errors
@@ -42,7 +43,7 @@ def check_all(*, connect: bool, print_schema: bool, config: str | None, as_json:
     if as_json:
         documents.write(_document(code, errors, warnings))
     else:
-        _print(path.name, errors, warnings, lines)
+        _print(path, errors, warnings, lines)
     return code
 
 
@@ -94,7 +95,7 @@ def _document(code: int, errors: list[Problem], warnings: list[Problem]) -> docu
     }
 
 
-def _print(name: str, errors: list[Problem], warnings: list[Problem], lines: list[str]) -> None:
+def _print(path: Path, errors: list[Problem], warnings: list[Problem], lines: list[str]) -> None:
     out = rendering.console()
     for kind, problems in (("error", errors), ("warning", warnings)):
         for problem in problems:
@@ -102,6 +103,8 @@ def _print(name: str, errors: list[Problem], warnings: list[Problem], lines: lis
     for line in lines:
         out.print(line, markup=False)
     if errors:
-        out.print(f"{name}: {rendering.count(len(errors), 'mistake')}")
+        only_there = all(each.file == str(path) for each in errors)
+        where = f"{path.name}: " if only_there else ""
+        out.print(f"{where}{rendering.count(len(errors), 'mistake')}")
     else:
-        out.print(f"{name}: no mistakes, {rendering.count(len(warnings), 'warning')}")
+        out.print(f"{path.name}: no mistakes, {rendering.count(len(warnings), 'warning')}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -84,18 +84,42 @@ def write_job(name: str, *, sql: bool, config: str | None) -> int:
     """Write the job and its test; raises ``ConfigError`` if one is there, and writes none."""
     _check_name(name)
     project, folder = _project(config)
-    write_new(job_files(name, project, folder, sql=sql))
+    files = job_files(name, project, folder, sql=sql)
+    path, _ = files
+    write_new(files, _in_the_way(path, name, sql=sql))
     click.echo(f"next: change both, run pytest, then: cronrunner run {name} --tenant=NAME")
     return ExitCode.OK
 
 
-def write_new(files: Mapping[Path, str]) -> None:
-    """Write files that are not there yet. Raises ``ConfigError`` if one is, and writes none."""
+def _in_the_way(path: Path, name: str, *, sql: bool) -> Iterator[Problem]:
+    """Say what else keeps a job from being written, and how it gets into a file that is there."""
+    function = name.rpartition(".")[2]
+    module = path.stem
+    wanted = name if sql else f"{module}.{function}"
+    if not path.parent.is_dir():
+        return
+    from cronrunner.cli.opening import stdout_for_results  # noqa: PLC0415 - who has no jobs pays nothing
+    from cronrunner.registry.finding import find_jobs  # noqa: PLC0415 - as above
+
+    with stdout_for_results():
+        known = find_jobs(path.parent).jobs
+    if wanted in known:
+        yield Problem(text=f"there is a job {wanted} already, at {known[wanted].origin}")
+    elif path.exists() and not sql:
+        yield Problem(text=f"write it there by hand: @job above `def {function}(ctx):`")
+
+
+def write_new(files: Mapping[Path, str], in_the_way: Iterable[Problem] = ()) -> None:
+    """Write files that are not there yet. Raises ``ConfigError`` if one is, and writes none.
+
+    So it does if anything is ``in_the_way``.
+    """
     problems = [
         Problem(text=f"{path} is there already; nothing was written")
         for path in files
         if path.exists()
     ]
+    problems += in_the_way
     if problems:
         raise ConfigError(problems)
     for path, text in files.items():
@@ -106,12 +130,11 @@ def write_new(files: Mapping[Path, str]) -> None:
 
 def _check_name(name: str) -> None:
     parts = name.split(".")
-    if (
-        _NAME.fullmatch(name) is None
-        or len(name) > _NAME_LIMIT
-        or any(keyword.iskeyword(part) for part in parts)
-    ):
+    reserved = [part for part in parts if keyword.iskeyword(part)]
+    if reserved or _NAME.fullmatch(name) is None or len(name) > _NAME_LIMIT:
         text = f"expected a name such as billing.remind, in small letters, got {name!r}"
+        if reserved:
+            text += f", of which {reserved[0]} is a word of Python"
         raise ConfigError([Problem(text=text)])
 
 

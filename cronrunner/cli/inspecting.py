@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cronrunner import planning
 from cronrunner.app import App
+from cronrunner.app.choosing import choose_jobs
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.choosing import discover, selection_of
 from cronrunner.cli.describing import page_of
@@ -25,10 +26,10 @@ from cronrunner.schedule import Schedule
 def show_jobs(*, jobs: Sequence[str], config: str | None, as_json: bool) -> int:
     """Print the jobs, or a page for each of those named; broken files go to stderr."""
     with open_app(config) as app:
+        known = app.catalogue.jobs
+        chosen = choose_jobs(known, app.found, jobs) if jobs else tuple(known.values())
         for problem in app.found.problems:
             rendering.complain(str(problem))
-        known = app.catalogue.jobs
-        chosen = planning.select_jobs(known, jobs) if jobs else tuple(known.values())
         if as_json:
             pauses = _pauses_if_known(app)
             documents.write([_job_document(job, pauses) for job in chosen])

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from cronrunner import planning
 from cronrunner.app import App
 from cronrunner.app.asking import read_asked
+from cronrunner.app.choosing import choose_jobs
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.choosing import discover, selection_of
 from cronrunner.cli.opening import open_app
@@ -31,7 +31,7 @@ def show_plan(
     """Print the visits of a run, in order."""
     selection = selection_of(asked)
     with open_app(config) as app:
-        jobs = planning.select_jobs(app.catalogue.jobs, selection.jobs)
+        jobs = choose_jobs(app.catalogue.jobs, app.found, selection.jobs)
         redact = app.redactor.text
         options = read_asked(values, app.catalogue.jobs, selection.jobs, redact=redact)
         app.catalogue.ask(options)
@@ -122,7 +122,9 @@ def _how_long(remaining: Remaining) -> str:
     if seconds is None:
         return "how long it takes is not known: nothing of it was ever run"
     whole = timedelta(seconds=round(seconds, 0 if seconds >= _WHOLE_SECONDS else 1))
-    text = f"it takes about {format_duration(whole)}, by history"
+    is_short = whole < timedelta(seconds=1)
+    about = "less than a second" if is_short else f"about {format_duration(whole)}"
+    text = f"it takes {about}, by history"
     if unknown := remaining.unknown:
         text += f"; {rendering.count(unknown, 'execution')} without history count as the mean"
     return text

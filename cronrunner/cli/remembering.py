@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cronrunner.app import App
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.opening import open_app
-from cronrunner.cli.tables import SHOWN, print_table
+from cronrunner.cli.tables import print_table
 from cronrunner.ledger import ExecutionFilter
 from cronrunner.model import WELL, ExitCode, Outcome, whose_skip
+from cronrunner.planning import matches_any, nearest
 
 Row = Mapping[str, Any]
 
@@ -24,25 +25,44 @@ def show_history(config: str | None, wanted: ExecutionFilter, *, runs: bool, as_
     with open_app(config, checked=False, with_jobs=False) as app:
         if runs:
             _print_runs(app, wanted.limit or 1, as_json=as_json)
-        elif as_json:
-            rows = app.queries.executions(wanted)
-            documents.write([documents.execution(row, with_run=True) for row in rows])
         else:
-            print_table(_COLUMNS, map(_cells, app.queries.executions(wanted)))
+            _print_executions(app, wanted, as_json=as_json)
     return ExitCode.OK
+
+
+def _print_executions(app: App, wanted: ExecutionFilter, *, as_json: bool) -> None:
+    rows = list(app.queries.executions(wanted))
+    if as_json:
+        documents.write([documents.execution(row, with_run=True) for row in rows])
+    else:
+        print_table(_COLUMNS, map(_cells, rows))
+    if not rows:
+        for text in _unknown(app, wanted):
+            rendering.complain(text)
+
+
+def _unknown(app: App, wanted: ExecutionFilter) -> Iterator[str]:
+    """Say which of the names that were asked for the ledger does not know at all."""
+    asked = (("job", wanted.job, 0), ("tenant", wanted.tenant, 1))
+    for what, name, place in asked if wanted.job or wanted.tenant else ():
+        known = {pair[place] for pair in app.queries.pairs()}
+        if name and not any(matches_any(each, [name]) for each in known):
+            yield f"nothing was ever executed of a {what} {name!r}; {nearest(name, known)}"
 
 
 def _cells(row: Row) -> tuple[object, ...]:
     tenant = row["tenant"] or "(fleet)"
     outcome = Outcome(row["outcome"])
     seconds = row["duration_seconds"]
-    return (row["started_at"], row["job"], tenant, outcome, seconds, row["run"], _result(row))
-
-
-def _result(row: Row) -> object:
-    """Return what came of an execution, as far as a cell of a table has room for it."""
-    said = row["error"] or row["reason"]
-    return said or " ".join(str(each) for each in (row["note"], row["counters"]) if each) or {}
+    return (
+        row["started_at"],
+        row["job"],
+        tenant,
+        outcome,
+        seconds,
+        row["run"],
+        rendering.result_of(row),
+    )
 
 
 def _print_runs(app: App, limit: int, *, as_json: bool) -> None:
@@ -143,20 +163,7 @@ def _print_run(app: App, run: Row, rows: Sequence[Row], *, everything: bool) -> 
         out.print(f"{len(flight)} claimed and not finished")
     unwell = {row["tenant"] for row in rows if row["cause"] is not None}
     rendering.print_causes(out, _causes(rows), len(unwell))
-    shown = [row for row in rows if everything or Outcome(row["outcome"]) not in WELL]
-    if shown:
-        print_table(
-            ("job", "tenant", "server", "outcome", "seconds", "result"),
-            (
-                (
-                    row["job"],
-                    row["tenant"] or "(fleet)",
-                    row["server"],
-                    Outcome(row["outcome"]),
-                    row["duration_seconds"],
-                    _result(row),
-                )
-                for row in shown
-            ),
-            most=SHOWN,
-        )
+    whole = everything or rendering.is_small(len(rows))
+    rendering.print_executions(
+        [row for row in rows if whole or Outcome(row["outcome"]) not in WELL]
+    )

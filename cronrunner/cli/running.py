@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from types import FrameType
@@ -16,6 +16,7 @@ from cronrunner.app import App
 from cronrunner.app.run_options import RunOptions
 from cronrunner.app.starting import start_run
 from cronrunner.cli import documents, rendering
+from cronrunner.cli.commands import COMMANDS
 from cronrunner.cli.dry import Changes, print_changes
 from cronrunner.cli.opening import begin_tidying, open_app, stdout_for_results
 from cronrunner.errors import ConfigError, LedgerError
@@ -87,10 +88,11 @@ def run_now(  # noqa: PLR0913 - the command's options
             report = _run(app, selection, options, changes)
         except ConfigError as error:
             texts = [str(problem) for problem in error.problems]
+            texts += _misplaced(texts, sys.argv[1:])
             return _refused(options, texts, ExitCode.USAGE, as_json=as_json)
         except RunLost as lost:
             rendering.complain(str(lost))
-            _print(lost.report, changes, [], as_json=as_json)
+            _print(lost.report, changes, [], due=due, as_json=as_json)
             return ExitCode.RUNNER
         except LedgerError as error:
             return _refused(options, [str(error)], ExitCode.RUNNER, as_json=as_json)
@@ -102,8 +104,18 @@ def run_now(  # noqa: PLR0913 - the command's options
             raise
         wanted = ExecutionFilter(run=report.run.id)
         done = app.queries.executions(wanted) if changes is None else changes.executions()
-        _print(report, changes, done, as_json=as_json)
+        _print(report, changes, done, due=due, as_json=as_json)
     return report.exit_code
+
+
+def _misplaced(texts: Sequence[str], arguments: Sequence[str]) -> Iterator[str]:
+    """Say so if a command stands behind options, and was taken for the name of a job."""
+    if not arguments or not arguments[0].startswith("-"):
+        return
+    names = (each.name for each in COMMANDS if each.name in arguments)
+    for name in names:
+        if any(text.startswith(f"no job {name!r};") for text in texts):
+            yield f"options go behind the command: cronrunner {name} {arguments[0]} ..."
 
 
 def _print(
@@ -111,6 +123,7 @@ def _print(
     changes: Changes | None,
     executions: Iterable[documents.Document],
     *,
+    due: bool,
     as_json: bool,
 ) -> None:
     if as_json:
@@ -118,10 +131,11 @@ def _print(
     elif report.exit_code == ExitCode.USAGE:
         for text in report.errors:
             rendering.complain(text)
+    elif changes is None:
+        rendering.print_report(report, executions, due=due and not report.planned)
     else:
         rendering.print_report(report)
-        if changes is not None:
-            print_changes(changes)
+        print_changes(changes)
 
 
 def _limit(asked: tuple[int | None, float | None] | None) -> FailureLimit | None:

@@ -23,6 +23,13 @@ servers:
     discover:
       databases: "agency_*"
       exclude: ["agency_template"]
+
+# Tenants that are SQLite files, one each in a folder beside this file:
+#  files:
+#    url: sqlite://
+#    discover:
+#      directory: var/tenants
+#      pattern: "*.db"
 """
 
 

@@ -22,6 +22,7 @@ from cronrunner.errors import (
     OverlapError,
     ProcessDied,
     Retry,
+    ScriptError,
     Skip,
 )
 from cronrunner.execution.attempt import Attempt, Work
@@ -50,6 +51,8 @@ _WHOLE: Final = 2**63
 #: Letters from which a tenant's name is taken for one wherever it stands.
 _WORD: Final = 4
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_NAME: Final = re.compile(r"[A-Za-z_]\w{0,39}")
+_EXIT_STATUS: Final = re.compile(r"exit status \d+")
 _VARIABLE: Final = re.compile(r"\b[0-9a-f]{8}(?:-?[0-9a-f]{4,})+\b|\b\d+(?:\.\d+)?\b")
 
 
@@ -122,10 +125,7 @@ class Classifier:
             result,
             outcome=Outcome.TENANT_GONE if what.gone and attempt.unreached else Outcome.FAILED,
             error=self._text(describe(error)),
-            # How a process died is told by the number that would be taken out.
-            cause=self._text(what.text)
-            if isinstance(error, ProcessDied)
-            else cause_of(self._text(what.text), attempt.tenant),
+            cause=self._cause(error, what.text, attempt.tenant),
             code=what.code,
             unreached=what.refused and attempt.unreached,
             server_fault=what.lost or (what.refused and attempt.unreached),
@@ -137,6 +137,17 @@ class Classifier:
         # No error of the job's: in a real run it would go well.
         is_dry = isinstance(error, DryRunError)
         return replace(failed, error=str(error), cause=str(error)) if is_dry else failed
+
+    def _cause(self, error: BaseException, text: str, tenant: Tenant) -> str:
+        shown = self._text(text)
+        if isinstance(error, ProcessDied):
+            # How a process died is told by the number that would be taken out.
+            return shown
+        cause = cause_of(shown, tenant)
+        if isinstance(error, ScriptError) and (status := _EXIT_STATUS.search(shown)):
+            # The first one is the script's own; what follows are its words.
+            cause = cause.replace("exit status #", status[0], 1)
+        return cause
 
 
 def begun(attempt: Attempt) -> Result:
@@ -158,19 +169,12 @@ def _is_named(work: Work | None, error: BaseException) -> bool:
 def read_counters(value: Any) -> Mapping[str, int]:  # noqa: ANN401 - whatever a job returns
     if value is None:
         return EMPTY
-    if isinstance(value, Mapping) and all(
-        isinstance(name, str) and isinstance(count, int) and not isinstance(count, bool)
-        for name, count in value.items()
-    ):
+    wrong = _wrong_counters(value) if isinstance(value, Mapping) else [type(value).__name__]
+    if not wrong:
         counters = dict(value)
         _check_size(counters)
         return counters
-    # Types and not values: what a job returns by mistake is often rows.
-    got = type(value).__name__
-    if isinstance(value, Mapping):
-        got = " and ".join(
-            sorted({f"{type(k).__name__}: {type(v).__name__}" for k, v in value.items()})
-        )
+    got = " and ".join(sorted(set(wrong)))
     msg = f"expected a job to return None or a mapping of names to whole numbers, got {got}"
     raise CountersError(msg[:_CAUSE_LIMIT])
 
@@ -184,6 +188,21 @@ def kept_value(value: Any) -> str:  # noqa: ANN401 - whatever ``prepare`` return
         )
         raise ValueError(msg)
     return text
+
+
+def _wrong_counters(value: Mapping[Any, Any]) -> list[str]:
+    """Name what is no counter by its key and the type of its value.
+
+    What a job returns by mistake is often rows: no value, and no key that is not like a name.
+    """
+    wrong = []
+    for name, count in value.items():
+        is_text = isinstance(name, str)
+        if is_text and isinstance(count, int) and not isinstance(count, bool):
+            continue
+        shown = name if is_text and _NAME.fullmatch(name) else type(name).__name__
+        wrong.append(f"{shown}: {type(count).__name__}")
+    return wrong
 
 
 def _check_size(counters: Mapping[str, int]) -> None:

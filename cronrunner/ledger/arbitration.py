@@ -91,6 +91,7 @@ class Arbiter:
         self.renew(connection, run)
         granted: dict[Key, int] = {}
         duplicates: dict[Key, str] = {}
+        unwell: set[Key] = set()
         held: dict[Key, str] = {}
         # Of many keys the holder is mostly one run.
         lives = cache(lambda holder: self._is_alive(connection, holder))
@@ -105,13 +106,21 @@ class Arbiter:
                 granted[key] = row.fence
             elif row.state == "closed" and not is_repeated(row.outcome, repeat):
                 duplicates[key] = row.run
+                if Outcome(row.outcome) not in WELL:
+                    unwell.add(key)
             elif row.state == "open" and row.run and lives(row.run):
                 held[key] = row.run
             elif self._take_over(connection, run, row):
                 granted[key] = row.fence + 1
             else:
                 held[key] = row.run
-        return Claims(granted=granted, duplicates=duplicates, held=held, overlapping=overlapping)
+        return Claims(
+            granted=granted,
+            duplicates=duplicates,
+            held=held,
+            overlapping=overlapping,
+            unwell=frozenset(unwell),
+        )
 
     def done(
         self, connection: Connection, keys: Sequence[Key], repeat: Repeat

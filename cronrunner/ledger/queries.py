@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, func, select
+from sqlalchemy import Connection, Engine, Row, false, func, select
 
 from cronrunner.ledger import pausing
 from cronrunner.ledger.history import (
@@ -69,10 +69,11 @@ class Queries:
         with self._engine.connect() as connection:
             return [_run_document(row) for row in connection.execute(query)]
 
-    def find_runs(self, name: str) -> Sequence[Document]:
+    def find_runs(self, name: str, *, with_work: bool = False) -> Sequence[Document]:
         """Return the runs whose ids begin with ``name``, two at the most; the one if it is an id.
 
-        ``last`` is the newest real one.
+        ``last`` is the newest real one; ``with_work`` the newest of them that did not end with
+        everything done or held by others before it began.
         """
         query = select(runs).order_by(runs.c.started_at.desc(), runs.c.run.desc()).limit(2)
         if name == "last":
@@ -80,6 +81,9 @@ class Queries:
             # shown, resumed or repeated.
             refused = runs.c.exit_code.is_not_distinct_from(ExitCode.USAGE)
             query = query.where(runs.c.selection.not_like(f"%{_DRY}%"), ~refused)
+            if with_work:
+                ended = runs.c.exit_code.in_((ExitCode.OK, ExitCode.NOT_WELL, ExitCode.HELD))
+                query = query.where(~func.coalesce(ended & (runs.c.outcomes == "{}"), false()))
         else:
             query = query.where(runs.c.run.startswith(name, autoescape=True))
         with self._engine.connect() as connection:

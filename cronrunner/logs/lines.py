@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from cronrunner import events
-from cronrunner.model import EMPTY, WELL, Request, Result
+from cronrunner.model import EMPTY, WELL, Killed, Request, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,10 @@ def _(event: events.ExecutionStuck) -> Line:
 @line_of.register
 def _(event: events.DeadlineEnforced) -> Line:
     fields = {"server": event.server, "killed": event.killed.value}
-    return Line("warning", f"a {event.killed} was ended", "deadline.enforced", fields)
+    # A SQLite file cannot say whether there was anything to cancel.
+    is_cancelled = event.killed is Killed.STATEMENT
+    text = "a cancel was sent" if is_cancelled else f"a {event.killed} was ended"
+    return Line("warning", text, "deadline.enforced", fields)
 
 
 @line_of.register

@@ -38,6 +38,7 @@ from cronrunner.model.records import (
     Source,
     Spooled,
     Statistics,
+    Unwell,
 )
 from cronrunner.model.work import (
     EMPTY,
@@ -107,6 +108,7 @@ __all__ = [
     "Tenant",
     "TenantFilter",
     "Transaction",
+    "Unwell",
     "Visit",
     "VisitRequest",
     "as_utc",

@@ -141,6 +141,8 @@ class Claims:
     held: Mapping[Key, str]
     #: Not claimed, because an earlier slot of the pair is at work.
     overlapping: Mapping[Key, Holder] = field(default_factory=dict)
+    #: The duplicates that did not end well.
+    unwell: frozenset[Key] = frozenset()
 
     def answers(self, key: Key) -> bool:
         """Tell whether the ledger answered: it may have been lost meanwhile."""
@@ -155,6 +157,14 @@ class CauseCount:
     cause: str
     count: int
     tenant_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unwell:
+    """A tenant, and the jobs that did not go well there."""
+
+    tenant: str
+    jobs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +189,10 @@ class Report:
     slowest: tuple[tuple[str, float], ...]
     #: Skipped executions by whose doing it was: a ``Reason``, or the job's own.
     skips: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    #: A tenant that met the commonest cause, to be tried again.
+    example: Unwell | None = None
+    #: Run -> how many of the duplicates did not end well in it.
+    unwell_duplicates: Mapping[str, int] = field(default_factory=lambda: EMPTY)
     discovery_failed: bool = False
     broken_jobs: int = 0
     drained: bool = False

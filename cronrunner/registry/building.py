@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -26,8 +27,10 @@ from cronrunner.model import (
     format_duration,
     parse_duration,
 )
-from cronrunner.registry.declaration import Declaration, JobFunction
-from cronrunner.schedule import SHORTEST, TENANT_ZONE
+from cronrunner.planning import nearest
+from cronrunner.registry.declaration import ARGUMENTS, Declaration, JobFunction
+from cronrunner.registry.loops import LoopJob
+from cronrunner.schedule import SHORTEST, TENANT_ZONE, check
 
 T = TypeVar("T")
 W = TypeVar("W", bound=StrEnum)
@@ -53,6 +56,9 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
     texts: list[str] = []
     if inspect.isasyncgenfunction(call) or inspect.isgeneratorfunction(call):
         texts.append("expected a function that returns, got one that yields")
+    texts += [
+        f"unknown argument {each!r}; {nearest(each, ARGUMENTS)}" for each in declaration.unknown
+    ]
 
     def take(label: str, read: Callable[[], T], fallback: T) -> T:
         try:
@@ -61,22 +67,31 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
             texts.append(f"{label}: {error}")
             return fallback
 
+    def options() -> Mapping[str, Option]:
+        none: Mapping[str, Any] = {}
+        declared = take("options", lambda: _mapping(declaration.options), none)
+        read = {
+            name: take("options", partial(_option, name, value), None)
+            for name, value in declared.items()
+        }
+        return {name: option for name, option in read.items() if option is not None}
+
     name = take("name", lambda: _name(declaration.name or default_name), default_name)
     built = Job(
         name=name,
         call=call,
         origin=f"{file}:{line}",
         description=description,
-        schedule=take(
-            "schedule", lambda: _typed(declaration.schedule, str | None, "a cron expression"), None
-        ),
+        schedule=take("schedule", lambda: _schedule(declaration.schedule), None),
         every=take("every", lambda: _every(declaration), None),
         timezone=take("timezone", lambda: _zone(declaration), "UTC"),
         catch_up=take("catch_up", lambda: _duration(declaration.catch_up), timedelta(hours=24)),
         timeout=take("timeout", lambda: _duration(declaration.timeout), timedelta(minutes=5)),
         retry=take("retries", lambda: _retry(declaration), RetryPolicy()),
         scope=take("scope", lambda: _word(Scope, declaration.scope), Scope.TENANT),
-        transaction=take("transaction", lambda: _transaction(declaration), Transaction.TENANT),
+        transaction=take(
+            "transaction", lambda: _transaction(declaration, call), Transaction.TENANT
+        ),
         overlap=take("overlap", lambda: _word(Overlap, declaration.overlap), Overlap.SKIP),
         server_lock=take(
             "server_lock",
@@ -87,7 +102,7 @@ def build(  # noqa: PLR0913 - the parts of one job, from two kinds of file
             names=take("tenants", lambda: _globs(declaration.tenants), ()),
             labels=take("labels", lambda: _mapping(declaration.labels), {}),
         ),
-        options=take("options", lambda: _options(declaration.options), {}),
+        options=options(),
         prepare=take("prepare", lambda: _hook(declaration.prepare), None),
         summarize=take("summarize", lambda: _hook(declaration.summarize), None),
         exactly_once=take("exactly_once", lambda: _exactly_once(declaration), fallback=False),
@@ -117,6 +132,13 @@ def _typed(value: T, kind: Any, expected: str) -> T:  # noqa: ANN401 - what isin
         return value
     msg = f"expected {expected}, got {value!r}"
     raise ValueError(msg)
+
+
+def _schedule(value: str | None) -> str | None:
+    expression = _typed(value, str | None, "a cron expression")
+    if expression is not None:
+        check(expression)
+    return expression
 
 
 def _every(declaration: Declaration) -> timedelta | None:
@@ -150,14 +172,22 @@ def _flag(value: bool) -> bool:  # noqa: FBT001 - what the author wrote
 
 def _exactly_once(declaration: Declaration) -> bool:
     wanted = _flag(declaration.exactly_once)
-    if wanted and (declaration.transaction != "tenant" or declaration.scope != "tenant"):
+    if wanted and (_said(declaration) != "tenant" or declaration.scope != "tenant"):
         msg = 'expected transaction="tenant" and scope="tenant": the marker is part of it'
         raise ValueError(msg)
     return wanted
 
 
-def _transaction(declaration: Declaration) -> Transaction:
-    wanted = _word(Transaction, declaration.transaction)
+def _said(declaration: Declaration) -> str:
+    said = declaration.transaction
+    return Transaction.TENANT if said is None else said
+
+
+def _transaction(declaration: Declaration, call: Callable[[Any], Any]) -> Transaction:
+    wanted = _word(Transaction, _said(declaration))
+    if isinstance(call, LoopJob) and wanted is not Transaction.NONE:
+        msg = f"expected none for a function of (db_name, engine), which commits, got {wanted!s}"
+        raise ValueError(msg)
     if wanted is Transaction.BATCH and declaration.scope == Scope.FLEET:
         msg = "expected tenant or none for a job of fleet scope, got 'batch'"
         raise ValueError(msg)
@@ -237,24 +267,20 @@ def _globs(value: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _options(declared: Mapping[str, Any]) -> Mapping[str, Option]:
-    options = {
-        name: value if isinstance(value, Option) else Option(_default(value))
-        for name, value in _mapping(declared).items()
-    }
-    for name, option in options.items():
-        try:
-            option.read(option.default)
-        except ValueError as error:
-            msg = f"{name}: its default: {error}"
-            raise ValueError(msg) from error
-    return options
+def _option(name: str, value: object) -> Option:
+    option = value if isinstance(value, Option) else Option(_default(name, value))
+    try:
+        option.read(option.default)
+    except ValueError as error:
+        msg = f"{name}: its default: {error}"
+        raise ValueError(msg) from error
+    return option
 
 
-def _default(value: object) -> Any:  # noqa: ANN401 - one of the types an option may have
+def _default(name: str, value: object) -> Any:  # noqa: ANN401 - one of the types an option may have
     if isinstance(value, list):
         return tuple(value)
     if isinstance(value, bool | int | float | str | tuple | Mapping):
         return value
-    msg = f"expected a bool, number, text, list or mapping as default, got {value!r}"
+    msg = f"{name}: expected a bool, number, text, list or mapping as default, got {value!r}"
     raise ValueError(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Final, overload
 
@@ -33,7 +33,8 @@ class Declaration:
     retries: int = 0
     retry: RetryPolicy | None = None
     scope: str = "tenant"
-    transaction: str = "tenant"
+    #: ``None`` if the author left it out: ``"tenant"``, or what else the kind of the job needs.
+    transaction: str | None = None
     overlap: str = "skip"
     server_lock: bool = False
     tenants: str | Sequence[str] = "*"
@@ -45,6 +46,12 @@ class Declaration:
     isolation: str | None = None
     effects: str = "database"
     enabled: bool = True
+    #: Arguments that are none, to be reported with all else that is wrong with the file.
+    unknown: tuple[str, ...] = ()
+
+
+#: The arguments of ``job``.
+ARGUMENTS: Final = tuple(each.name for each in fields(Declaration) if each.name != "unknown")
 
 
 @overload
@@ -102,7 +109,9 @@ def job(
 
     The function returns ``None`` or a mapping of counter names to whole numbers.
     """
-    declaration = Declaration(**declared)
+    known = {name: value for name, value in declared.items() if name in ARGUMENTS}
+    unknown = tuple(name for name in declared if name not in ARGUMENTS)
+    declaration = Declaration(**known, unknown=unknown)
 
     def mark(function: JobFunction) -> JobFunction:
         if not inspect.isfunction(function):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import dropwhile
 from typing import Any, Final
 
-from cronrunner import schedule
 from cronrunner.errors import Problem
 from cronrunner.model import Option
 
@@ -17,7 +17,17 @@ _FLAGS: Final = {"true": True, "false": False}
 _OPTION: Final = re.compile(
     r"""([A-Za-z_]\w*)\s*=\s*(\[[^]]*\]|'[^']*'|"[^"]*"|[^,\s][^,]*?)\s*(?:,\s*(.*))?$"""
 )
-_LIMIT: Final = re.compile(r"(minimum|maximum|choices|environment)\s+(.+)")
+_NUMBER: Final = r"[+-]?\d+(\.\d+)?"
+#: Limits of an option, and what their values look like.
+_LIMITS: Final = {
+    "minimum": _NUMBER,
+    "maximum": _NUMBER,
+    "choices": r".*\|.*",
+    "environment": r"[A-Z_][A-Z0-9_]*",
+}
+_LIMIT: Final = re.compile(rf"({'|'.join(_LIMITS)})\s+(.+)")
+#: How like a limit a word must be: `minimun` is, `minutes` is not.
+_NEAR: Final = 0.75
 #: What statements and scripts are told without being asked.
 RESERVED: Final = ("now", "slot", "tenant")
 
@@ -69,6 +79,11 @@ class Header:
     #: The line of the last comment.
     end: int = 0
 
+    @property
+    def is_there(self) -> bool:
+        """Tell whether it says anything of a job; other comments do not."""
+        return bool(self.lines or self.named)
+
     def complain(self, text: str, line: int | None = None) -> None:
         """Take note of a mistake."""
         self.problems.append(Problem(text=text, file=self.file, line=line))
@@ -114,15 +129,6 @@ def _take(
     else:
         header.lines[key] = line
         header.declared[key] = keys[key](text)
-        if key == "schedule":
-            _check_schedule(header, text, line)
-
-
-def _check_schedule(header: Header, expression: str, line: int) -> None:
-    try:
-        schedule.check(expression)
-    except ValueError as error:
-        header.complain(f"schedule: {error}", line)
 
 
 def _take_option(header: Header, text: str, line: int) -> None:
@@ -154,6 +160,8 @@ def read_option(text: str) -> tuple[str, Option]:
     while parts and (limit := _LIMIT.match(parts[0].strip())):
         limits |= _limit(limit[1], limit[2].strip())
         parts.pop(0)
+    for part in parts:
+        _refuse_limit(part.strip())
     option = Option(_value(said[2]), help=",".join(parts).strip(), **limits)
     try:
         option.read(option.default)
@@ -161,6 +169,19 @@ def read_option(text: str) -> tuple[str, Option]:
         msg = f"{said[1]}: its default: {error}"
         raise ValueError(msg) from error
     return said[1], option
+
+
+def _refuse_limit(part: str) -> None:
+    """Raise ``ValueError`` for a part of the help that was meant as a limit."""
+    word, _, value = part.partition(" ")
+    near = get_close_matches(word.lower(), _LIMITS, n=1, cutoff=_NEAR)
+    if not near or re.fullmatch(_LIMITS[near[0]], value.strip()) is None:
+        return
+    meant = f"{near[0]} {value.strip()}"
+    msg = f"expected limits before what it means, got {part!r} in it"
+    if word != near[0]:
+        msg = f"unknown limit {part!r}; did you mean {meant!r}"
+    raise ValueError(msg)
 
 
 def _limit(word: str, text: str) -> dict[str, Any]:

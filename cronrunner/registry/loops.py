@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from cronrunner.registry.declaration import Declaration
+
+#: What a parameter is called that is no context.
+_OF_A_LOOP: Final = re.compile(r"(^|_)(db|database|schema|name|tenant|engine|conn|connection)(_|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ def callable_of(
         msg = "expected a plain function of (db_name, engine); one of (ctx) may be async def"
         raise ValueError(msg)
     # It commits on the engine: there is nothing that the runner could roll back.
-    return LoopJob(function), replace(declaration, transaction="none")
+    transaction = declaration.transaction or "none"
+    return LoopJob(function), replace(declaration, transaction=transaction)
 
 
 def takes(function: Callable[..., Any], count: int) -> bool:
@@ -55,6 +60,22 @@ def takes(function: Callable[..., Any], count: int) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def odd_parameters(function: Callable[..., Any]) -> str | None:
+    """Say so if the names of a job's parameters are not those of what it is called with."""
+    first, *others = inspect.signature(function).parameters
+    if takes(function, 1):
+        what = (
+            f"{first} is a context, with engine and tenant; call it ctx, or take (db_name, engine)"
+        )
+        return what if _OF_A_LOOP.search(first) else None
+    if "engine" in first and "engine" not in others[0]:
+        second = others[0]
+        return (
+            f"{first} is the database's name, and {second} the engine; expected (db_name, engine)"
+        )
+    return None
 
 
 def looks_like_one(function: Callable[..., Any]) -> bool:

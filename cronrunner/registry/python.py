@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cronrunner.errors import JobFileError, Problem
-from cronrunner.model import Job
+from cronrunner.model import Job, Option, RetryPolicy
+from cronrunner.planning import nearest
 from cronrunner.registry.building import build
 from cronrunner.registry.declaration import MARK, STARTUP, Declaration, JobFunction
-from cronrunner.registry.loops import callable_of, looks_like_one, takes
+from cronrunner.registry.loops import callable_of, looks_like_one, odd_parameters, takes
+
+#: What an author gives arguments to, beside the decorator.
+_ARGUED: Final = {"Option": Option, "RetryPolicy": RetryPolicy}
+_UNKNOWN: Final = re.compile(
+    rf"({'|'.join(_ARGUED)})\.__init__\(\) got an unexpected keyword argument '(\w+)'"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,7 @@ def _declared(own: Sequence[Any]) -> Iterator[Job | Startup | Problem]:
     if problems:
         raise JobFileError(problems)
     yield from found or _maybe_meant(own)
+    yield from _oddly_called(own)
 
 
 def job_of(function: JobFunction) -> Job:
@@ -111,6 +120,24 @@ def _maybe_meant(own: Iterable[object]) -> Iterator[Problem]:
             yield Problem(text=text, file=file, line=int(line))
 
 
+def _unknown_argument(error: BaseException) -> str | None:
+    """Say so if a file gives an ``Option`` or a ``RetryPolicy`` an argument that it has not."""
+    found = _UNKNOWN.match(str(error)) if isinstance(error, TypeError) else None
+    if found is None:
+        return None
+    known = inspect.signature(_ARGUED[found[1]]).parameters
+    return f"{found[1]}: unknown argument {found[2]!r}; {nearest(found[2], known)}"
+
+
+def _oddly_called(own: Iterable[object]) -> Iterator[Problem]:
+    """Name jobs whose parameters are called like what they are not."""
+    for each in own:
+        is_job = isinstance(getattr(each, MARK, None), Declaration)
+        if is_job and inspect.isfunction(each) and (text := odd_parameters(each)):
+            file, _, line = _origin(each).partition(":")
+            yield Problem(text=f"{each.__name__}: {text}", file=file, line=int(line))
+
+
 def _import_problem(path: Path, error: BaseException) -> Problem:
     """Name the line of the job file at which its import failed."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
@@ -120,5 +147,5 @@ def _import_problem(path: Path, error: BaseException) -> Problem:
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename == str(path)
     ]
-    text = f"{type(error).__name__}: {error}"
+    text = _unknown_argument(error) or f"{type(error).__name__}: {error}"
     return Problem(text=text, file=path.name, line=lines[-1] if lines else None)

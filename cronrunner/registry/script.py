@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ from cronrunner.registry.declaration import Declaration
 from cronrunner.registry.header import KEYS, Header, read_header
 
 _SHEBANG: Final = "#!"
+#: As the kernel reads it: a carriage return is a part of the name.
+_INTERPRETER: Final = re.compile(r"#![ \t]*([^ \t\n]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,8 @@ def load_script(path: Path) -> Iterator[Job | Problem]:
     A file without a header is one that others read. Raises ``JobFileError`` with all that is wrong.
     """
     try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        content = path.read_bytes().decode("utf-8")
+        first, *lines = content.splitlines() or [""]
     except (OSError, UnicodeDecodeError) as error:
         raise JobFileError([Problem(text=str(error), file=path.name)]) from error
     begins = first.startswith(_SHEBANG)
@@ -51,7 +56,7 @@ def load_script(path: Path) -> Iterator[Job | Problem]:
         keys=KEYS,
     )
     is_executable = os.access(path, os.X_OK)
-    if not header.lines and not header.options:
+    if not header.is_there:
         if is_executable:
             yield _warning(path, "has no header such as `# name: billing.remind`, and is no job")
         return
@@ -61,6 +66,9 @@ def load_script(path: Path) -> Iterator[Job | Problem]:
     if not begins:
         header.complain("expected a first line such as #!/bin/sh, which says what runs it", 1)
     yield _built(path, header)
+    if (interpreter := _INTERPRETER.match(content)) and shutil.which(interpreter[1]) is None:
+        text = f"cannot be started here: {interpreter[1]!r} in its first line is not there"
+        yield _warning(path, text)
 
 
 def _warning(path: Path, text: str) -> Problem:

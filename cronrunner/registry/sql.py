@@ -86,8 +86,12 @@ class SqlJob:
         return counters
 
 
-def load_sql(path: Path) -> Iterator[Job]:
-    """Give the job of a file. Raises ``JobFileError`` with all that is wrong with it."""
+def load_sql(path: Path) -> Iterator[Job | Problem]:
+    """Give the job of a file, or a warning why it is none.
+
+    A file without a header may be a schema, which no run is to execute. Raises ``JobFileError``
+    with all that is wrong with it.
+    """
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -95,6 +99,10 @@ def load_sql(path: Path) -> Iterator[Job]:
     header = read_header(
         enumerate(content.splitlines(), start=1), file=path.name, mark="--", keys=_SQL_KEYS
     )
+    if not header.is_there and not header.problems:
+        text = "has no header such as `-- name: billing.remind`, and is no job"
+        yield Problem(text=text, file=path.name)
+        return
     counter = header.declared.pop("counter", "rows")
     if header.declared.get("transaction") == "batch":
         text = "transaction: expected tenant or none, got batch, which is for jobs in Python"

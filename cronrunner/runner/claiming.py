@@ -171,4 +171,6 @@ class Claiming:
 
     def _count_refused(self, claims: Claims) -> None:
         self._results.tally.duplicates += len(claims.duplicates)
+        runs = (run for key, run in claims.duplicates.items() if key in claims.unwell)
+        self._results.tally.unwell_duplicates.update(runs)
         self._results.tally.held += len(claims.held)

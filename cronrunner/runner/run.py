@@ -215,6 +215,8 @@ class Runner:
             unwell_tenants=len(tally.unwell),
             slowest=tally.slowest(),
             skips=dict(tally.skips),
+            example=tally.example(),
+            unwell_duplicates=dict(tally.unwell_duplicates.most_common()),
             discovery_failed=self._discovery_failed,
             broken_jobs=len(self._order.broken),
             drained=ending.reason is Reason.DRAINED and tally.left > 0,

@@ -16,6 +16,7 @@ from cronrunner.model import (
     Reason,
     Result,
     Tenant,
+    Unwell,
     whose_skip,
 )
 
@@ -35,12 +36,14 @@ class Tally:
     causes: Counter[str] = field(default_factory=Counter)
     #: Cause -> its first tenants, each once; a dictionary keeps their order.
     names: defaultdict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
-    #: Tenants with any cause.
-    unwell: set[str] = field(default_factory=set)
+    #: Tenants with any cause, and the jobs that had one there.
+    unwell: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     #: What has no outcome yet, and its tenant.
     open: dict[Key, Tenant] = field(default_factory=dict)
     duplicates: int = 0
+    #: Run -> how many of the duplicates did not end well in it.
+    unwell_duplicates: Counter[str] = field(default_factory=Counter)
     #: Left to the next run by a drain or a stop.
     left: int = 0
     failures: int = 0
@@ -59,7 +62,7 @@ class Tally:
         self.seconds[tenant] += result.duration_seconds
         if result.cause is not None:
             self.causes[result.cause] += 1
-            self.unwell.add(tenant)
+            self.unwell[tenant].append(result.request.key.job)
             if len(self.names[result.cause]) < _NAMED:
                 self.names[result.cause][tenant] = None
 
@@ -67,6 +70,14 @@ class Tally:
         """Return the tenants that took longest, and their seconds."""
         of_tenants = ((tenant, taken) for tenant, taken in self.seconds.items() if tenant)
         return tuple(heapq.nlargest(_SLOWEST, of_tenants, key=lambda each: each[1]))
+
+    def example(self) -> Unwell | None:
+        """Return the first tenant that met the commonest cause, with all that failed there."""
+        names = (name for cause, _ in self.causes.most_common() for name in self.names[cause])
+        tenant = next((name for name in names if name), None)
+        if tenant is None:
+            return None
+        return Unwell(tenant=tenant, jobs=tuple(self.unwell[tenant]))
 
     def cause_counts(self) -> tuple[CauseCount, ...]:
         """Return the causes of failure, the commonest first."""

@@ -62,6 +62,16 @@ class Output:
             self.log.info(f"{text} ..." if len(line) > _LINE else text, stream=stream)
 
 
+def _why(error: OSError, path: Path) -> str:
+    """Tell a script that is not there from one whose interpreter is not."""
+    if not isinstance(error, FileNotFoundError) or not path.exists():
+        return error.strerror or str(error)
+    with path.open("rb") as file:
+        first = file.readline(_LINE).decode(errors="replace")
+    # A line that ends like those of Windows shows why.
+    return f"what its first line names is not there: {first.removesuffix(chr(10))!r}"
+
+
 class Group:
     """A script and the processes that it starts."""
 
@@ -78,7 +88,7 @@ class Group:
                 start_new_session=True,
             )
         except OSError as error:
-            raise ScriptError(f"{path.name} cannot be started: {error.strerror}") from error
+            raise ScriptError(f"{path.name} cannot be started: {_why(error, path)}") from error
         self._pipes = selectors.DefaultSelector()
         for name in ("stdout", "stderr"):
             pipe = getattr(self._process, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, MetaData, Table, inspect, select, text
 from cronrunner.context import JobContext
 from cronrunner.execution import Work
 from cronrunner.model import EMPTY, FLEET_TENANT, Job, Tenant
+from cronrunner.planning import nearest
 from cronrunner.testing.finding import Jobs
 from cronrunner.testing.fleet import FleetDatabase
 from cronrunner.testing.places import Place
@@ -50,12 +51,17 @@ class ThrowawayTenant:
     # Rows.
 
     def add(self, table: Table | str, *rows: Mapping[str, Any]) -> None:
-        """Insert rows; what only some of them say is NULL in the others."""
+        """Insert rows; what only some of them say is NULL in the others.
+
+        Raises ``LookupError`` for a column that the table has not.
+        """
         names = list(dict.fromkeys(name for row in rows for name in row))
         complete = [{name: row.get(name) for name in names} for row in rows]
         if complete:
+            known = self._table(table)
+            _refuse_unknown(known, names)
             with self.engine.begin() as connection:
-                connection.execute(self._table(table).insert(), complete)
+                connection.execute(known.insert(), complete)
 
     def rows(self, table: Table | str) -> list[Row]:
         """Return all rows, by primary key."""
@@ -216,6 +222,15 @@ class ThrowawayTenant:
         finally:
             ctx.finish(commit=commit)
             visit.close()
+
+
+def _refuse_unknown(table: Table, names: Iterable[str]) -> None:
+    """Raise ``LookupError`` for a name that is no column: SQLAlchemy would leave it out."""
+    for name in names:
+        if name not in table.columns:
+            raise LookupError(
+                f"no column {name!r} in {table.name}; {nearest(name, table.columns.keys())}"
+            )
 
 
 def _rows(connection: Connection, table: Table) -> list[Row]:

@@ -96,6 +96,7 @@ def test_a_broken_job_file_is_a_mistake_for_check(tmp_path: Path) -> None:
     assert "error: broken.py:1: SyntaxError: invalid syntax" in checked.stdout
     assert "error: twice.py:2: job twice.a: timeout: expected a duration" in checked.stdout
     assert "error: bad.sql:1: unknown header key 'shedule'" in checked.stdout
+    assert checked.stdout.splitlines()[-1] == "3 mistakes"
 
 
 def test_while_a_file_is_broken_a_job_that_is_not_found_is_only_warned_of(tmp_path: Path) -> None:

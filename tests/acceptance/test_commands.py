@@ -28,8 +28,8 @@ JOBS = """
 """
 
 
-def fleet_that_ran(tmp_path: Path) -> Fleet:
-    fleet = small(tmp_path, JOBS)
+def fleet_that_ran(tmp_path: Path, *, tenants: int = 3) -> Fleet:
+    fleet = small(tmp_path, JOBS, tenants=tenants)
     fleet.run("run", "--scheduled-at", SLOT)
     return fleet
 
@@ -56,6 +56,8 @@ def test_a_plan_says_what_is_left_out_and_why(tmp_path: Path) -> None:
         "t0": True, "t1": False, "t2": True,
     }  # fmt: skip
     assert "2 left out; --why shows them" in fleet.run("plan").stdout
+    fleet.run("run")
+    assert "it takes less than a second, by history" in fleet.run("plan").stdout
     assert "not wanted by the job's tenants filter" in fleet.run("plan", "--why").stdout
 
 
@@ -141,6 +143,19 @@ def test_history_is_filtered_and_shown_newest_first(tmp_path: Path) -> None:
     assert "ValueError: planted for t1" in fleet.run("history").stdout
 
 
+def test_history_says_so_when_it_knows_no_such_job_or_tenant(tmp_path: Path) -> None:
+    fleet = fleet_that_ran(tmp_path)
+    unknown = fleet.run("history", "--job=jobs.wrok", "--tenant=t00")
+
+    assert unknown.code == 0
+    assert [line.removeprefix("cronrunner: ") for line in unknown.stderr.splitlines()] == [
+        "nothing was ever executed of a job 'jobs.wrok'; the nearest is jobs.work",
+        "nothing was ever executed of a tenant 't00'; the nearest is t0",
+    ]
+    nothing = fleet.run("history", "--job=jobs.*", "--since=2999-01-01", "--json")
+    assert (nothing.document, nothing.stderr) == ([], "")
+
+
 def test_runs_are_shown_with_their_exit_codes(tmp_path: Path) -> None:
     fleet = fleet_that_ran(tmp_path)
     (run,) = fleet.run("history", "--runs", "--json").document
@@ -153,7 +168,7 @@ def test_runs_are_shown_with_their_exit_codes(tmp_path: Path) -> None:
 
 
 def test_one_run_is_shown_by_its_id_its_beginning_and_as_the_last(tmp_path: Path) -> None:
-    fleet = fleet_that_ran(tmp_path)
+    fleet = fleet_that_ran(tmp_path, tenants=11)
     name = fleet.query("SELECT run FROM runs")[0][0]
     for asked in (name, name[:12], "last"):
         shown = fleet.run("show", asked, "--json")
@@ -215,6 +230,8 @@ def test_what_init_writes_passes_check_and_is_never_overwritten(tmp_path: Path) 
     assert "first.ping" in fleet.run("jobs", env=env).stdout
 
     kept = (tmp_path / "here" / "tenants.yaml").read_text(encoding="utf-8")
+    (tmp_path / "here" / "more.yaml").write_text(kept.replace("\n#  ", "\n  "), encoding="utf-8")
+    assert "2 servers, 1 job" in fleet.run("check", "--config=more.yaml", env=env).stdout
     (tmp_path / "here" / "tenants.yaml").write_text(kept + "# mine\n", encoding="utf-8")
     second = fleet.run("init")
     assert second.code == 2

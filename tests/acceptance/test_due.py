@@ -51,6 +51,7 @@ def test_what_was_never_seen_has_no_slots_in_the_past(tmp_path: Path) -> None:
     fleet = small(tmp_path, _NIGHTLY)
     assert _due(fleet, "2026-03-01T12:00Z").document["executions"] == []
     assert _due(fleet, "2026-03-02T02:00Z").document["outcomes"] == {"succeeded": 3}
+    assert "nothing was due\n" in fleet.run("due", "--scheduled-at", "2026-03-02T02:00Z").stdout
 
 
 def test_a_tenant_that_is_new_has_no_slots_in_the_past(tmp_path: Path) -> None:
@@ -61,6 +62,16 @@ def test_a_tenant_that_is_new_has_no_slots_in_the_past(tmp_path: Path) -> None:
 
     assert _due(fleet, "2026-03-01T12:00Z").document["executions"] == []
     assert _due(fleet, "2026-03-02T12:00Z").document["outcomes"] == {"succeeded": 4}
+
+
+def test_a_trigger_of_the_future_does_at_once_what_is_due_by_then(tmp_path: Path) -> None:
+    other = _NIGHTLY.replace("0 2 * * *", "0 1 * * *").replace("work", "other")
+    fleet = small(tmp_path, _NIGHTLY + other)
+
+    # One slot is the very moment, the other one is older and still to come.
+    first = _due(fleet, "2126-03-01T02:00Z")
+    assert first.document["outcomes"] == {"succeeded": 6}
+    assert _due(fleet, "2126-03-01T02:00Z").document["executions"] == []
 
 
 def test_a_trigger_that_was_overtaken_does_nothing(tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def test_a_function_that_takes_neither_is_a_mistake(tmp_path: Path) -> None:
     fleet.write_job(
         "odd.py",
         "from cronrunner import job\n\n@job\ndef none(): ...\n\n@job\ndef three(a, b, c): ...\n\n"
-        "@job\nasync def late(db_name, engine): ...\n\n@job(exactly_once=True)\ndef once(db, engine): ...\n",
+        "@job\nasync def late(db_name, engine): ...\n\n@job(exactly_once=True)\ndef once(db, engine): ...\n\n"
+        "@job(transaction='tenant', timeout='x')\ndef own(db, engine): ...\n",
     )
     errors = [each["text"] for each in fleet.run("check", "--json").document["errors"]]
 
@@ -118,4 +119,27 @@ def test_a_function_that_takes_neither_is_a_mistake(tmp_path: Path) -> None:
             'job odd.once: exactly_once: expected transaction="tenant" and scope="tenant": the'
             " marker is part of it"
         ),
+        "job odd.own: timeout: expected a duration such as 30s, 5m or 1h30m, got 'x'",
+        (
+            "job odd.own: transaction: expected none for a function of (db_name, engine), which"
+            " commits, got tenant"
+        ),
     ]
+
+
+def test_parameters_that_are_called_like_what_they_are_not_are_a_warning(tmp_path: Path) -> None:
+    fleet = small(tmp_path, {}, tenants=1)
+    fleet.write_job(
+        "odd.py",
+        "from cronrunner import job\n\n@job\ndef swapped(engine, db_name): ...\n\n"
+        "@job\ndef alone(db_name): ...\n\n@job(transaction='none')\ndef well(db, engine): ...\n\n"
+        "@job\ndef context(context): ...\n",
+    )
+    checked = fleet.run("check", "--json").document
+
+    assert checked["errors"] == []
+    warned = {each["line"]: each["text"] for each in checked["warnings"] if each["file"]}
+    assert warned == {
+        3: "swapped: engine is the database's name, and db_name the engine; expected (db_name, engine)",
+        6: "alone: db_name is a context, with engine and tenant; call it ctx, or take (db_name, engine)",
+    }

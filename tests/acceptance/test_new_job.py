@@ -88,8 +88,25 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
     assert done.code == 2
     assert "jobs/billing.py is there already; nothing was written" in done.stderr
+    assert "write it there by hand: @job above `def remind(ctx):`" in done.stderr
     assert (tmp_path / "jobs" / "billing.py").read_text() == "# mine\n"
     assert not (tmp_path / "tests").exists()
+
+
+@pytest.mark.parametrize("kind", [(), ("--sql",)])
+def test_a_name_that_another_job_has_is_refused_wherever_that_is(
+    tmp_path: Path, kind: tuple[str, ...]
+) -> None:
+    fleet = small(
+        tmp_path,
+        {"other.py": "from cronrunner import job\n\n@job(name='a.b')\ndef x(ctx): ...\n"},
+        tenants=1,
+    )
+    done = fleet.run("new", "job", "a.b", *kind)
+
+    assert done.code == 2
+    assert "there is a job a.b already, at other.py:3" in done.stderr
+    assert [path.name for path in (tmp_path / "jobs").glob("*.*")] == ["other.py"]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +119,12 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
     assert done.code == 2
     assert "expected a name such as billing.remind" in done.stderr
     assert list((tmp_path / "jobs").iterdir()) == []
+
+
+def test_a_word_of_python_is_named(tmp_path: Path) -> None:
+    done = small(tmp_path, {}, tenants=1).run("new", "job", "schema.class")
+
+    assert "got 'schema.class', of which class is a word of Python" in done.stderr
 
 
 def test_init_writes_a_first_job_and_its_test(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_all_mistakes_are_said_at_once_and_nothing_is_paused(tmp_path: Path) -> 
         "expected a --reason, got none",
         "expected one of --until and --for, got both",
     ]
-    assert "the nearest are jobs.work" in lines[0]
+    assert "the nearest is jobs.work" in lines[0]
     assert fleet.run("pause", "--json").document == []
 
 
@@ -213,7 +213,7 @@ def paused_fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
         (("unpause", "--job=work", "--tenant= "), "expected a name behind --tenant"),
         (("pause", "--job=*", *BECAUSE), "expected the name of a job, got the glob '*'"),
         (("pause", "--tenant=t*", *BECAUSE), "no tenant 't*'"),
-        (("pause", "--tenant=T1", *BECAUSE), "no tenant 'T1'; the nearest are t1"),
+        (("pause", "--tenant=T1", *BECAUSE), "no tenant 'T1'; the nearest is t1"),
         (("pause", "--tenant=t1", "--reason", "x" * 501), "at most 500 characters, got 501"),
         (("pause", "--tenant=t1", "--reason", "a\x1b[2Jb"), "characters that can be shown"),
         (("pause", "--tenant=t1", *BECAUSE, "--for=9999999d"), "before the year 10000"),

@@ -97,8 +97,29 @@ def test_the_summary_groups_failures_and_says_what_to_do_next(tmp_path: Path) ->
     assert "ValueError: * has # of #" in finished.stdout
     assert "slowest: t" in finished.stdout
     assert "more: cronrunner show " in finished.stdout
-    assert "one of them again: cronrunner --tenant=t" in finished.stdout
+    assert "one of them again: cronrunner run jobs.work --tenant=t" in finished.stdout
     assert "Traceback" not in finished.stdout
+
+
+def test_of_a_small_run_each_execution_is_shown_and_of_a_large_one_what_did_not_go_well(
+    tmp_path: Path,
+) -> None:
+    fleet = small(
+        tmp_path,
+        """
+        @job
+        def work(ctx):
+            ctx.note("half of it")
+            return {"rows": 3, "errors": 0}
+        """,
+        tenants=11,
+    )
+    few = fleet.run("run", "--exclude-tenant=t10")
+    row = "half of it rows=3 errors=0"
+
+    assert few.stdout.count(row) == 10
+    assert fleet.run("show", "last").stdout.count(row) == 10
+    assert row not in fleet.run("run").stdout + fleet.run("show", "last").stdout
 
 
 def test_a_broken_job_file_is_1_and_the_other_jobs_run(tmp_path: Path) -> None:
@@ -126,9 +147,9 @@ def test_a_mistake_in_the_configuration_is_2_and_nothing_is_run(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["jobs.wrok"], "no job 'jobs.wrok'; the nearest are jobs.work"),
-        (["--tenant", "t00"], "no tenant 't00'; the nearest are t0"),
-        (["--server", "fiels"], "no server fiels; the nearest are files"),
+        (["jobs.wrok"], "no job 'jobs.wrok'; the nearest is jobs.work"),
+        (["--tenant", "t00"], "no tenant 't00'; the nearest is t0"),
+        (["--server", "fiels"], "no server fiels; the nearest is files"),
     ],
 )
 def test_what_is_unknown_is_2_with_the_nearest_names(
@@ -140,6 +161,35 @@ def test_what_is_unknown_is_2_with_the_nearest_names(
     is_document(finished, 2)
     assert [text.split(", ")[0] for text in finished.document["errors"]] == [error]
     assert +written(fleet) == {}
+
+
+def test_a_command_behind_options_is_not_only_an_unknown_job(tmp_path: Path) -> None:
+    fleet = small(tmp_path)
+    finished = fleet.run("--json", "plan", "work")
+
+    assert (finished.code, finished.document["run"]) == (2, None)
+    assert "options go behind the command: cronrunner plan --json ..." in finished.stderr
+    fleet.write_job("more", "@job\ndef plan(ctx): ...\n")
+    assert fleet.run("--json", "plan", "work").code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "jobs"])
+def test_a_job_whose_file_gives_none_is_missing_for_what_is_wrong_with_it(
+    tmp_path: Path, command: str
+) -> None:
+    fleet = small(tmp_path)
+    fleet.write_job("broken.py", "import no_such_module\n")
+    fleet.write_job("billing_dump.sh", "#!/bin/sh\n# name: billing.dump\n")
+
+    broken = fleet.run(command, "broken.work")
+    assert broken.code == 2
+    assert "no job 'broken.work'" in broken.stderr
+    assert "broken.py:1: ModuleNotFoundError" in broken.stderr
+    script = fleet.run(command, "billing.dump")
+    assert "billing_dump.sh: is not executable, and no job: chmod +x" in script.stderr
+    assert "ModuleNotFoundError" not in script.stderr
+    other = fleet.run(command, "elsewhere")
+    assert "it may be in a file that is broken: broken.py\n" in other.stderr
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,8 @@ def test_its_exit_status_is_the_outcome(tmp_path: Path) -> None:
     rows = [finished.execution(f"work{number}", "t0") for number in range(len(ENDS))]
     found = [(row["outcome"], row["error"] or row["reason"]) for row in rows]
     assert dict(zip(ENDS, found, strict=True)) == ENDS
+    causes = {each["cause"] for each in finished.document["causes"]}
+    assert "ScriptError: exit status 4" in causes
 
 
 def test_status_75_is_tried_again_and_the_attempt_is_told(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_whatever_it_does_it_ends_with_its_timeout(tmp_path: Path) -> None:
     for number, stubborn in enumerate(STUBBORN):
         head = f"#!/bin/sh\n# name: work{number}\n# tenants: t{number}\n# timeout: 500ms\n"
         write(fleet, f"{head}{stubborn}\n", name=f"work{number}.sh")
-    fleet.write_job("x_after.sql", "INSERT INTO done VALUES ('after', :slot)")
+    fleet.write_job("x.sql", "-- name: x_after\nINSERT INTO done VALUES ('after', :slot)")
     finished = run(fleet)
 
     for number in range(len(STUBBORN)):
@@ -286,14 +288,6 @@ def test_a_dry_run_leaves_it_out(tmp_path: Path) -> None:
     assert not (tmp_path / "began").exists()
 
 
-def test_what_cannot_be_started_fails(tmp_path: Path) -> None:
-    fleet = scripts(tmp_path, "#!/nowhere/sh\n# name: work\n")
-
-    assert outcome(run(fleet)) == (
-        "failed", "ScriptError: work.sh cannot be started: No such file or directory",
-    )  # fmt: skip
-
-
 def test_check_says_what_keeps_a_file_from_being_a_job(tmp_path: Path) -> None:
     fleet = scripts(
         tmp_path,
@@ -319,6 +313,23 @@ def test_check_says_what_keeps_a_file_from_being_a_job(tmp_path: Path) -> None:
         "silent.sh": "is not executable, and no job: chmod +x silent.sh",
         "bare.sh": "has no header such as `# name: billing.remind`, and is no job",
     }
+
+
+@pytest.mark.parametrize("first", ["#!/bin/nosuch -e", "#! /bin/sh\r"])
+def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path, first: str) -> None:
+    fleet = small(tmp_path, {}, tenants=1)
+    path = tmp_path / "jobs" / "work.sh"
+    path.write_bytes(f"{first}\n# name: work\ntrue\n".encode())
+    path.chmod(0o755)
+
+    shown = repr(first)
+    expected = f"work.sh cannot be started: what its first line names is not there: {shown}"
+    assert outcome(run(fleet)) == ("failed", f"ScriptError: {expected}")
+    (warning,) = [
+        each for each in fleet.run("check", "--json").document["warnings"] if each["file"]
+    ]
+    assert warning["file"] == "work.sh"
+    assert repr(first.split(maxsplit=1)[0][2:] or "/bin/sh\r") in warning["text"]
 
 
 SECRET = """

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.acceptance.fleet import finish
-from tests.acceptance.small import SLOT, small, written
+from tests.acceptance.small import SLOT, go, small, written
 
 AT = ("run", "--json", "--scheduled-at", SLOT)
 
@@ -74,3 +74,47 @@ def test_tenants_that_are_new_are_done_in_a_slot_that_was_done(tmp_path: Path) -
 
     assert set(second.outcomes) == {("jobs.work", "t9")}
     assert second.document["duplicates"] == 3
+
+
+def test_what_failed_is_named_where_a_slot_is_done_and_last_looks_past_what_did_nothing(
+    tmp_path: Path,
+) -> None:
+    fleet = small(tmp_path)
+    fleet.write_job(
+        "jobs",
+        """
+        from pathlib import Path
+
+        @job
+        def work(ctx):
+            if ctx.tenant.name != "t0" and not Path("go").exists():
+                raise ValueError("planted")
+        """,
+    )
+    first = fleet.run("run", "--scheduled-at", SLOT, "--json").document["run"]
+    resumed = fleet.run("run", "--resume", "last")
+    go(fleet)
+
+    assert resumed.code == 0
+    assert "3 of this slot were done already" in resumed.stdout
+    assert (
+        f"2 of them did not end well; to repeat what failed there:"
+        f" cronrunner run --only-failed {first}\n"
+    ) in resumed.stdout
+    repeated = fleet.run("run", "--only-failed", "last", "--json")
+    assert repeated.document["outcomes"] == {"succeeded": 2}, repeated.stderr
+    assert "did not end well" not in fleet.run("run", "--scheduled-at", SLOT).stdout
+
+
+def test_of_many_jobs_that_failed_on_a_tenant_no_other_is_repeated(tmp_path: Path) -> None:
+    fleet = small(tmp_path, tenants=1)
+    names = ("a", "b", "c", "d")
+    failing = "@job\ndef {}(ctx):\n    raise ValueError('planted')\n"
+    fleet.write_job("more", "\n".join(failing.format(name) for name in names))
+    few = fleet.run("run", "work", "more.a", "more.b")
+    all_of_them = fleet.run("run")
+
+    assert "again: cronrunner run more.a more.b --tenant=t0\n" in few.stdout
+    command = all_of_them.stdout.rstrip().rpartition("again: cronrunner ")[2].split()
+    assert command[:2] == ["run", "--only-failed"]
+    assert len(fleet.run(*command, "--json").outcomes) == len(names)

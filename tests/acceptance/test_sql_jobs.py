@@ -154,7 +154,7 @@ def test_a_job_without_a_statement_for_a_database_is_skipped_there(world: Any) -
 
 def test_one_transaction_holds_all_statements_or_none(world: Any) -> None:
     fleet, query = world
-    job = "DELETE FROM things;\nDELETE FROM missing;\n"
+    job = "-- name: tidy\nDELETE FROM things;\nDELETE FROM missing;\n"
 
     assert fleet(job).run("run").code == 1
     assert query("SELECT count(*) FROM things") == [(4,)]

@@ -53,7 +53,7 @@ FAILING = """
 def hooked(folder: Path, hook: str = STARTUP, *, tenants: int = 4, **config: Any) -> Fleet:
     fleet = small(folder, {"some": JOBS}, tenants=tenants, **config)
     fleet.write_job("first.py", hook)
-    fleet.write_job("plain.sql", "INSERT INTO done VALUES ('plain', :slot)")
+    fleet.write_job("plain.sql", "-- name: plain\nINSERT INTO done VALUES ('plain', :slot)")
     return fleet
 
 

@@ -165,7 +165,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("acorn", "birch"):
         sqlite3.connect(folder / f"{name}.db").execute("CREATE TABLE t (i)").connection.close()
     (folder / "jobs").mkdir()
-    (folder / "jobs/well.sql").write_text("DELETE FROM t WHERE i < 0;\n")
+    (folder / "jobs/well.sql").write_text("-- name: well\nDELETE FROM t WHERE i < 0;\n")
     (folder / "jobs/ill.sql").write_text("-- tenants: acorn\nDELETE FROM missing;\n")
     (folder / "tenants.yaml").write_text(
         "servers: {files: {url: 'sqlite://', discover: {directory: .}}}\n"

@@ -49,9 +49,9 @@ def test_a_value_is_for_the_jobs_named_or_for_the_job_before_the_last_dot(
     ("typed", "named", "expected"),
     [
         ("days=3", (), "name the jobs that it is for, or write JOB.days=3"),
-        ("dais=3", ("a.x",), "job a.x has no option 'dais'; the nearest are days"),
+        ("dais=3", ("a.x",), "job a.x has no option 'dais'; the nearest is days"),
         ("days=3", ("b.none",), "job b.none has no option 'days'; no known name is near it"),
-        ("dais=3", ("a.*",), "jobs a.x, a.y have no option 'dais'; the nearest are days"),
+        ("dais=3", ("a.*",), "jobs a.x, a.y have no option 'dais'; the nearest is days"),
         ("days=0", ("a.x",), "job a.x: expected at least 1, got 0"),
         ("days=soon", ("a.x",), "job a.x: expected a whole number, got 'soon'"),
         ("b.z.days=3", ("a.x",), "job b.z is not run; name it as well"),

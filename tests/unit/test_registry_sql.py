@@ -75,8 +75,17 @@ def test_a_header_says_what_a_decorator_would(find: Find) -> None:
     assert counters(job) == ("removed", None)
 
 
-def test_without_a_header_a_job_is_called_like_its_file(find: Find) -> None:
-    job = only(find("DELETE FROM things"))
+def test_without_a_header_a_file_is_no_job(find: Find) -> None:
+    found = find("-- What each tenant has.\nCREATE TABLE things (id INT);\n")
+
+    assert (found.jobs, found.problems) == ({}, ())
+    assert [str(each) for each in found.warnings] == [
+        "tidy.sql: has no header such as `-- name: billing.remind`, and is no job"
+    ]
+
+
+def test_without_a_name_a_job_is_called_like_its_file(find: Find) -> None:
+    job = only(find("-- enabled: true\nDELETE FROM things"))
 
     assert (job.name, statements(job)) == ("tidy", ("DELETE FROM things",))
     assert counters(job) == ("rows", None)
@@ -85,6 +94,7 @@ def test_without_a_header_a_job_is_called_like_its_file(find: Find) -> None:
 def test_semicolons_in_strings_and_comments_end_no_statement(find: Find) -> None:
     job = only(
         find("""
+        -- retries: 1
         -- Two statements; not five.
         UPDATE a SET t = 'x; y''; -- z' WHERE b = 1; -- and; so on
         /* one; more; comment */
@@ -102,6 +112,7 @@ def test_semicolons_in_strings_and_comments_end_no_statement(find: Find) -> None
 def test_the_body_of_a_trigger_is_one_statement(find: Find) -> None:
     job = only(
         find("""
+        -- name: tidy
         CREATE TRIGGER t AFTER INSERT ON a BEGIN
             UPDATE b SET n = n + 1;
             UPDATE c SET n = n + 1;
@@ -168,6 +179,7 @@ def test_options_are_declared_with_their_limits(find: Find) -> None:
 def test_what_looks_like_a_parameter_and_is_none_needs_no_value(find: Find) -> None:
     job = only(
         find(r"""
+        -- name: tidy
         UPDATE t SET a = '12:30 :x', b = "q :y", c = `:z`, d = e::date, f = \:g, h = :slot::date
         -- :comment
         WHERE /* :comment */ @n := 1 AND i LIKE '%\:j%';
@@ -206,7 +218,7 @@ def test_every_mistake_of_a_file_is_said_at_once_with_its_line(find: Find) -> No
     assert [(place, text) for place, _, text in lines] == [
         (
             "tidy.sql:2",
-            "schedule: expected a cron expression that can fire, got '0 25 * * *' (Bad hour)",
+            "job cleanup.tidy: schedule: expected a cron expression that can fire, got '0 25 * * *' (Bad hour)",
         ),
         (
             "tidy.sql:3",
@@ -236,7 +248,6 @@ def test_every_mistake_of_a_file_is_said_at_once_with_its_line(find: Find) -> No
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "tidy.sql: expected a SQL statement, found none"),
         ("-- name: a\n-- only a comment;\n", "tidy.sql: expected a SQL statement, found none"),
         (
             "-- name: a\n-- shedule: 0 4 * * *\nDELETE FROM a",
@@ -296,3 +307,32 @@ def test_the_header_ends_where_the_comments_at_the_top_end(find: Find) -> None:
 
     assert job.retry.attempts == 2
     assert job.description == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("30, minimun 1, how long", "unknown limit 'minimun 1'; did you mean 'minimum 1'"),
+        ("30, minimum 1, maximim 90", "unknown limit 'maximim 90'; did you mean 'maximum 90'"),
+        ("a, choice a | b", "unknown limit 'choice a | b'; did you mean 'choices a | b'"),
+        ("30, Enviroment DAYS", "unknown limit 'Enviroment DAYS'; did you mean 'environment DAYS'"),
+        (
+            "30, how long, minimum 1",
+            "expected limits before what it means, got 'minimum 1' in it",
+        ),
+    ],
+)
+def test_a_limit_that_is_misspelt_or_misplaced_is_no_help(
+    find: Find, said: str, expected: str
+) -> None:
+    (problem,) = find(f"-- option: days = {said}\nDELETE FROM a").problems
+
+    assert str(problem) == f"tidy.sql:1: option: {expected}"
+
+
+def test_help_may_begin_with_a_word_that_is_like_a_limit(find: Find) -> None:
+    job = only(
+        find("-- option: days = 3, minutes 5 and more, minimum of what is kept\nDELETE FROM a")
+    )
+
+    assert job.options["days"].help == "minutes 5 and more, minimum of what is kept"

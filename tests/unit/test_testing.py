@@ -128,9 +128,9 @@ def test_an_error_of_the_database_is_told_without_values(tenant: ThrowawayTenant
 def test_counters_that_are_none_fail_the_attempt(tenant: ThrowawayTenant) -> None:
     def confused(ctx):
         add_pet(ctx)
-        return {"pets": 1.5}
+        return {"pets": 1.5, "legs": 4, "a@example.org": "x", 3: 4}
 
-    with pytest.raises(CountersError, match="whole numbers, got str: float"):
+    with pytest.raises(CountersError, match="numbers, got int: int and pets: float and str: str"):
         tenant.run(confused)
 
     assert tenant.rows(pets) == []
@@ -390,6 +390,8 @@ def test_a_second_run_that_writes_nothing_gives_its_counters(tenant: ThrowawayTe
 def test_what_a_row_does_not_say_is_the_default_of_its_column(tenant: ThrowawayTenant) -> None:
     tenant.add("pets", {"id": 1, "name": "Rex"}, {"id": 2})
     tenant.add("pets")
+    with pytest.raises(LookupError, match="no column 'leg' in pets; the nearest is legs"):
+        tenant.add("pets", {"id": 3, "leg": 3})
 
     assert tenant.rows("pets") == [
         {"id": 1, "name": "Rex", "legs": 4},
