@@ -196,7 +196,10 @@ def test_the_feed_is_read_from_a_url_or_a_file(
         Answer(body=b'{"base": "EUR", "date": "2026-03-01", "rates": []}'),
         Answer(body=b'{"base": "", "date": "2026-03-01", "rates": {}}'), Answer(raw=b"\x00\r\n\r\n"),
     ],
-    ids=str,
+    ids=[
+        "nested", "blank", "bomb", "500", "404", "garbage", "list", "no text", "no date", "no rates",
+        "no base", "no HTTP",
+    ],
 )  # fmt: skip
 def test_a_feed_that_is_not_as_expected_is_asked_again_later(
     tenant: TenantDatabase, http_server: HttpServer, answer: Answer
