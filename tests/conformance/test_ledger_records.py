@@ -289,6 +289,22 @@ def test_a_run_is_found_by_its_id_its_beginning_and_as_the_last(database: Ledger
     assert [row["run"] for row in database.queries.runs(2)] == ["20260302-aa", "20260301-ab"]
 
 
+def test_the_last_run_with_work_is_none_that_found_everything_done(
+    database: LedgerDatabase,
+) -> None:
+    def ask() -> list[str]:
+        return [row["run"] for row in database.queries.find_runs("last", with_work=True)]
+
+    database.begin("20260301-aa")
+    database.clock.forward(minutes=1)
+    ledger = database.begin("20260301-ab")
+    assert ask() == ["20260301-ab"]
+
+    ledger.finish_run(report(this_run("20260301-ab")), discovered={})
+    assert ask() == ["20260301-aa"]
+    assert [row["run"] for row in database.queries.find_runs("last")] == ["20260301-ab"]
+
+
 def test_an_execution_is_kept_whole(database: LedgerDatabase) -> None:
     ledger = database.begin("r1")
     ledger.record(
