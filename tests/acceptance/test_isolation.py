@@ -314,5 +314,5 @@ def test_an_unknown_tenant_is_refused_with_the_nearest_names(night: Night) -> No
 
     assert refused.code == 2
     assert refused.document["exit_code"] == 2
-    assert "no tenant 'night_0007'; the nearest is night_007" in refused.stderr
+    assert "no tenant 'night_0007'; the nearest are night_007" in refused.stderr
     assert refused.document["executions"] == []
