@@ -3,9 +3,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+CORES := $(shell nproc)
 # Tests mostly wait, so there is one more than cores; but every worker has a MariaDB of its own.
-WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 4)))
+WORKERS ?= $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4)))
 PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup
+# Each of them is work for a server: one more than cores and a second is no second.
+FAULTS := $(PYTEST) --numprocesses=$(CORES) tests/faults
 # The first of these that is there builds the image.
 BUILDER ?= $(firstword $(foreach tool,docker podman,$(if $(shell command -v $(tool)),$(tool))))
 IMAGE ?= cronrunner
@@ -50,9 +53,9 @@ test-unit: install  ## Only the tests which need no server
 
 .PHONY: faults
 faults: install servers  ## Repeat each fault of tests/faults many times, in up to 20 minutes
-	$(PYTEST) tests/faults --long
-	$(PYTEST) tests/faults --default servers.*.connections=reset
-	$(PYTEST) tests/faults --default runner.processes=2
+	$(FAULTS) --long
+	$(FAULTS) --default servers.*.connections=reset
+	$(FAULTS) --default runner.processes=2
 
 .PHONY: test-modes
 test-modes: install servers  ## All tests of runs again with used sessions, and in two processes
