@@ -205,7 +205,9 @@ LATE = """
 def test_a_prepare_that_is_tried_again_later_keeps_no_other_job_waiting(
     tmp_path: Path, processes: int
 ) -> None:
-    fleet = small(tmp_path, LATE, runner={"concurrency": 2, "processes": processes})
+    # Two processes may take more than a second to start.
+    source = LATE if processes == 1 else LATE.replace("seconds=1", "seconds=4")
+    fleet = small(tmp_path, source, runner={"concurrency": 2, "processes": processes})
     finished = fleet.run(*AT)
 
     assert finished.code == 0, finished.stderr

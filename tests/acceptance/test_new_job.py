@@ -127,6 +127,7 @@ def test_a_word_of_python_is_named(tmp_path: Path) -> None:
     assert "got 'schema.class', of which class is a word of Python" in done.stderr
 
 
+@pytest.mark.as_written("it is about the file that init has written")
 def test_init_writes_a_first_job_and_its_test(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "unused", "", {})
     fleet.folder = tmp_path

@@ -71,6 +71,7 @@ def started(fleet: Fleet) -> list[str]:
     ],
     ids=["threads", "processes", "isolated"],
 )
+@pytest.mark.one_process("one of its cases is about the threads of one process")
 def test_every_process_has_what_its_own_call_returned(
     tmp_path: Path, runner: dict[str, Any]
 ) -> None:
