@@ -10,6 +10,7 @@ from sqlalchemy import BindParameter, Executable, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from cronrunner.databases.columns import UtcDateTime
 from cronrunner.errors import UnknownParameterError
@@ -23,8 +24,15 @@ class Clause(Executable, ClauseElement):
     changes what it stands in.
     """
 
-    # What it says differs by its pieces, which SQLAlchemy cannot compare.
-    inherit_cache = False
+    # By what SQLAlchemy finds a statement that it has compiled before, for this tenant or another;
+    # test_execute notices when it no longer does. Whether a value is a list is not part of its own
+    # key for a parameter.
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012 - as SQLAlchemy declares it
+        ("pieces", InternalTraversal.dp_plain_obj),
+        ("lists", InternalTraversal.dp_plain_obj),
+        ("bound", InternalTraversal.dp_string_clauseelement_dict),
+    ]
 
     def __init__(self, pieces: Pieces, values: Mapping[str, Any]) -> None:
         """Raises ``UnknownParameterError`` for a parameter without a value."""
@@ -34,6 +42,7 @@ class Clause(Executable, ClauseElement):
             msg = f"unknown parameter :{', :'.join(unknown)}; known are {known}"
             raise UnknownParameterError(msg)
         self.pieces = pieces
+        self.lists = frozenset(name for name in names if isinstance(values[name], list | tuple))
         self.bound = {name: _bound(name, values[name]) for name in names}
 
 

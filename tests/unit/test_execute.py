@@ -1,5 +1,6 @@
 """``ctx.execute``: SQL text with values in it, on both kinds of servers."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -55,6 +56,39 @@ def test_values_are_bound_where_sql_has_a_place_for_them(
     def look(ctx):
         rows = ctx.execute(f"SELECT id FROM things WHERE {condition}", **values)
         assert sorted(rows.scalars()) == found
+
+    tenant.run(look)
+
+
+def test_a_statement_is_compiled_once_and_finds_what_its_values_say_each_time(
+    tenant: ThrowawayTenant,
+) -> None:
+    tenant.add(things, *ROWS)
+
+    def look(ctx):
+        compiled = ctx.connection.get_execution_options()["compiled_cache"]
+        one = "SELECT id FROM things WHERE at <= :slot AND id IN (:x)"
+        before = len(compiled)
+        assert [ctx.execute(one, x=x).scalars().all() for x in (1, 2, 3)] == [[1], [2], []]
+        assert len(compiled) == before + 1
+        many = "SELECT id FROM things WHERE id IN :ids ORDER BY id"
+        wanted: list[Sequence[int]] = [[1], [2, 3], [], (1, 2, 3)]
+        assert [ctx.execute(many, ids=ids).scalars().all() for ids in wanted] == [
+            list(ids) for ids in wanted
+        ]
+
+    tenant.run(look)
+
+
+def test_a_list_and_a_single_value_are_two_statements(tenant: ThrowawayTenant) -> None:
+    tenant.add(things, *ROWS)
+
+    def look(ctx):
+        statement = "SELECT id FROM things WHERE id = :x"
+        assert ctx.execute(statement, x=2).scalars().all() == [2]
+        # In parentheses, as a list is written.
+        assert ctx.execute(statement, x=[3]).scalars().all() == [3]
+        assert ctx.execute(statement, x=1).scalars().all() == [1]
 
     tenant.run(look)
 
