@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import dropwhile
+from pathlib import Path
 from typing import Any, Final
 
-from cronrunner.errors import Problem
-from cronrunner.model import Option
+from cronrunner.errors import JobFileError, Problem
+from cronrunner.model import Job, Option
+from cronrunner.registry.building import build
+from cronrunner.registry.declaration import Declaration
 
 _KEY: Final = re.compile(r"([a-z_]+)\s*:\s*(.*?)\s*$")
 _FLAGS: Final = {"true": True, "false": False}
@@ -87,6 +90,25 @@ class Header:
     def complain(self, text: str, line: int | None = None) -> None:
         """Take note of a mistake."""
         self.problems.append(Problem(text=text, file=self.file, line=line))
+
+
+def build_job(
+    header: Header, declaration: Declaration, *, call: Callable[[Any], Any], path: Path
+) -> Job:
+    """Make the job of a file. Raises ``JobFileError`` with all that is wrong with it, in order."""
+    built = build(
+        declaration,
+        call=call,
+        default_name=path.stem,
+        file=path.name,
+        line=1,
+        description=header.description,
+        lines=header.lines,
+    )
+    if isinstance(built, Job) and not header.problems:
+        return built
+    problems = [*header.problems, *([] if isinstance(built, Job) else built)]
+    raise JobFileError(sorted(problems, key=lambda each: each.line or 0))
 
 
 def read_header(

@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from cronrunner.errors import JobFileError, Problem
 from cronrunner.model import Job
-from cronrunner.registry.building import build
 from cronrunner.registry.declaration import Declaration
-from cronrunner.registry.header import KEYS, Header, read_header
+from cronrunner.registry.header import KEYS, Header, build_job, read_header
 
 _SHEBANG: Final = "#!"
 #: As the kernel reads it: a carriage return is a part of the name.
@@ -76,24 +75,13 @@ def _warning(path: Path, text: str) -> Problem:
 
 
 def _built(path: Path, header: Header) -> Job:
-    built = build(
-        Declaration(
-            **header.declared,
-            options=header.options,
-            # It has a process of its own already, and no transaction of the runner's.
-            isolation="thread",
-            transaction="none",
-            # No warning: it could not say otherwise.
-            effects="repeatable",
-        ),
-        call=Script(path=path),
-        default_name=path.stem,
-        file=path.name,
-        line=1,
-        description=header.description,
-        lines=header.lines,
+    declaration = Declaration(
+        **header.declared,
+        options=header.options,
+        # It has a process of its own already, and no transaction of the runner's.
+        isolation="thread",
+        transaction="none",
+        # No warning: it could not say otherwise.
+        effects="repeatable",
     )
-    if isinstance(built, Job) and not header.problems:
-        return built
-    problems = [*header.problems, *([] if isinstance(built, Job) else built)]
-    raise JobFileError(sorted(problems, key=lambda each: each.line or 0))
+    return build_job(header, declaration, call=Script(path=path), path=path)

@@ -13,9 +13,8 @@ from cronrunner.errors import JobFileError, Problem, Skip
 from cronrunner.model import (
     Job,
 )
-from cronrunner.registry.building import build
 from cronrunner.registry.declaration import Declaration
-from cronrunner.registry.header import KEYS, RESERVED, Header, read_header
+from cronrunner.registry.header import KEYS, RESERVED, Header, build_job, read_header
 from cronrunner.sqltext import Statement, read_statements
 
 #: What a line above a statement may say of that one.
@@ -108,20 +107,12 @@ def load_sql(path: Path) -> Iterator[Job | Problem]:
         text = "transaction: expected tenant or none, got batch, which is for jobs in Python"
         header.complain(text, header.lines["transaction"])
     steps = tuple(_steps(content, header))
-    built = build(
+    yield build_job(
+        header,
         Declaration(**header.declared, options=header.options),
         call=SqlJob(steps, counter, commits=header.declared.get("transaction") == "none"),
-        default_name=path.stem,
-        file=path.name,
-        line=1,
-        description=header.description,
-        lines=header.lines,
+        path=path,
     )
-    if isinstance(built, Job) and not header.problems:
-        yield built
-        return
-    problems = [*header.problems, *([] if isinstance(built, Job) else built)]
-    raise JobFileError(sorted(problems, key=lambda each: each.line or 0))
 
 
 def _steps(text: str, header: Header) -> Iterator[Step]:
