@@ -28,10 +28,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import TEXT
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.schema import CreateTable
 
-from cronrunner.databases import facts
 from cronrunner.databases.columns import UtcDateTime, key_text
+from cronrunner.databases.own_tables import do_without
 from cronrunner.errors import OverlapError
 from cronrunner.model import Key
 
@@ -56,8 +55,6 @@ _CHECKPOINTS = Table(
     mariadb_engine="InnoDB",
 )
 
-#: MySQL's number, and what SQLite says of any mistake in a statement.
-_NO_SUCH_TABLE: Final = frozenset({"1146", "SQLITE_ERROR"})
 #: What a slot has left that never ended well; the ledger has forgotten it as well by then.
 _KEPT: Final = timedelta(days=90)
 _MOVED: Final = "another run goes on with this work: its checkpoint has moved"
@@ -75,12 +72,7 @@ def read(connection: Connection, key: Key, *, make: bool) -> dict[str, Last]:
         )
         return {row.name: json.loads(row.last_key) for row in rows}
     except DBAPIError as error:
-        if facts(error).code not in _NO_SUCH_TABLE:
-            raise
-    connection.rollback()
-    if make:
-        connection.execute(CreateTable(_CHECKPOINTS, if_not_exists=True))
-        connection.commit()
+        do_without(connection, error, _CHECKPOINTS, make=make)
     connection.begin()
     return {}
 

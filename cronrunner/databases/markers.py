@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import (
     Column,
@@ -25,10 +24,9 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.schema import CreateTable
 
-from cronrunner.databases import facts
 from cronrunner.databases.columns import UtcDateTime, key_text
+from cronrunner.databases.own_tables import do_without
 from cronrunner.model import Key
 
 _MARKERS = Table(
@@ -42,9 +40,6 @@ _MARKERS = Table(
     Column("counters", Text),
 )
 
-#: MySQL's number, and what SQLite says of any mistake in a statement.
-_NO_SUCH_TABLE: Final = frozenset({"1146", "SQLITE_ERROR"})
-
 
 def enter(connection: Connection, key: Key, *, run: str, now: datetime) -> Mapping[str, int] | None:
     """Write the marker, or return the counters of the transaction that wrote it before.
@@ -57,11 +52,7 @@ def enter(connection: Connection, key: Key, *, run: str, now: datetime) -> Mappi
     except IntegrityError:
         return _counters(connection, key)
     except DBAPIError as error:
-        if facts(error).code not in _NO_SUCH_TABLE:
-            raise
-        connection.rollback()
-        connection.execute(CreateTable(_MARKERS, if_not_exists=True))
-        connection.commit()
+        do_without(connection, error, _MARKERS, make=True)
         try:
             connection.execute(insert(_MARKERS), row)
         except IntegrityError:
@@ -74,9 +65,7 @@ def find(connection: Connection, key: Key) -> Mapping[str, int] | None:
     try:
         found = connection.execute(select(_MARKERS.c.counters).where(*_mine(key))).one_or_none()
     except DBAPIError as error:
-        if facts(error).code not in _NO_SUCH_TABLE:
-            raise
-        connection.rollback()
+        do_without(connection, error, _MARKERS, make=False)
         return None
     return None if found is None else _read(found.counters)
 
