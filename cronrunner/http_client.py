@@ -143,13 +143,8 @@ class _Plain(HTTPConnection):
             return super().getresponse()
 
 
-class _Tls(HTTPSConnection):
+class _Tls(_Plain, HTTPSConnection):
     """The same over TLS."""
-
-    def getresponse(self) -> Any:  # noqa: ANN401 - of urllib3
-        """Read status and headers."""
-        with answering_within(self.sock):
-            return super().getresponse()
 
 
 class _PlainPool(HTTPConnectionPool):

@@ -74,7 +74,7 @@ class Classifier:
         noted = None if attempt.context is None else attempt.context.noted
         if noted is None or attempt.work is None or attempt.work.keeps_value:
             return result
-        return replace(result, note=self._text(str(noted))[:_NOTE_LIMIT])
+        return replace(result, note=self._text(noted)[:_NOTE_LIMIT])
 
     def _result(self, attempt: Attempt) -> Result:
         result = begun(attempt)
