@@ -10,6 +10,7 @@ tokens more often than not: errors name scheme, host and port alone.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -52,8 +53,8 @@ class HttpSession(requests.Session):
         """Send a request; ``timeout`` may be shorter than the session's, or longer.
 
         Raises the errors of ``requests``, with the server's name and no more of the URL,
-        ``DeadlineError`` if the job's timeout is over, and in a dry run ``DryRunError`` for what
-        may change something.
+        ``ValueError`` for a body of more than ``most_bytes`` when unpacked, ``DeadlineError`` if
+        the job's timeout is over, and in a dry run ``DryRunError`` for what may change something.
         """
         if self._dry_run and method.upper() not in _SAFE:
             msg = f"dry run: {method.upper()} may change what no rollback undoes"
@@ -66,20 +67,31 @@ class HttpSession(requests.Session):
             # Without the cause: its text has the whole URL.
             raise _kind_of(error)(text) from None
 
-    def _ask(self, *args: Any, stream: bool = False, **kwargs: Any) -> requests.Response:  # noqa: ANN401 - as requests has it
+    def _ask(
+        self,
+        *args: Any,  # noqa: ANN401 - as requests has it
+        stream: bool = False,
+        most_bytes: float = math.inf,
+        **kwargs: Any,  # noqa: ANN401 - as above
+    ) -> requests.Response:
         response = super().request(*args, **{**kwargs, "stream": True})
         if not stream:
-            response.raw = io.BytesIO(self._body(response))
+            response.raw = io.BytesIO(self._body(response, most_bytes))
         return response
 
-    def _body(self, response: requests.Response) -> bytes:
+    def _body(self, response: requests.Response, most_bytes: float) -> bytes:
         """Read a body as it comes: a server that gives a byte a second would outlast the job."""
         parts: list[bytes] = []
+        size = 0
         with response:
             try:
                 while part := response.raw.read1(_CHUNK, decode_content=True):
                     if not self._remaining():
                         raise DeadlineError
+                    size += len(part)
+                    if size > most_bytes:
+                        msg = f"expected at most {most_bytes} bytes"
+                        raise ValueError(msg)
                     parts.append(part)
             except HTTPError as error:
                 msg = f"the answer broke off: {type(error).__name__}"

@@ -19,8 +19,6 @@ from jobs.schema import exchange_rates as stored
 from jobs.schema import expiring_assets
 
 if TYPE_CHECKING:
-    import requests
-
     from cronrunner import JobContext
 
 #: Rates are kept as whole numbers of this part.
@@ -33,7 +31,6 @@ _SOURCE_LIMIT: Final = 60
 #: Bytes of a feed: a hundred times what all currencies of the world need. What is read from it is
 #: kept in the ledger and given to every tenant.
 _FEED_LIMIT: Final = 1_000_000
-_CHUNK: Final = 16_384
 
 
 def feed(ctx: JobContext) -> Mapping[str, Any]:
@@ -63,28 +60,9 @@ def _fetch(ctx: JobContext) -> tuple[Any, str]:
         text = Path(path).read_text(encoding="utf-8")
         return json.loads(text, parse_float=str), Path(path).name
     url = ctx.options["url"]
-    with ctx.http.get(url, stream=True) as answer:
-        answer.raise_for_status()
-        return json.loads(_body(ctx, answer), parse_float=str), urlsplit(url).hostname or ""
-
-
-def _body(ctx: JobContext, answer: requests.Response) -> bytes:
-    """Read an answer of bounded size (unpacked), and no longer than the job has time."""
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415 - HTTP, for who fetches
-
-    parts, size = [], 0
-    try:
-        # What has come, and not a whole piece of it: a server may give a byte a second.
-        while part := answer.raw.read1(_CHUNK, decode_content=True):
-            ctx.check()
-            size += len(part)
-            if size > _FEED_LIMIT:
-                msg = f"expected at most {_FEED_LIMIT} bytes"
-                raise ValueError(msg)
-            parts.append(part)
-    except HTTPError as error:
-        raise OSError(f"the answer broke off: {type(error).__name__}") from None
-    return b"".join(parts)
+    answer = ctx.http.request("GET", url, most_bytes=_FEED_LIMIT)
+    answer.raise_for_status()
+    return json.loads(answer.content, parse_float=str), urlsplit(url).hostname or ""
 
 
 def _checked(document: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever a feed gives

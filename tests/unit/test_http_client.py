@@ -1,5 +1,6 @@
 """The HTTP session of a job: bounded, careful about repeating, and discreet."""
 
+import gzip
 import socket
 import threading
 import time
@@ -184,6 +185,15 @@ def test_a_body_that_comes_byte_by_byte_does_not_outlast_the_job(session: Make) 
         closing.set()
         thread.join()
     assert time.monotonic() - began < 2
+
+
+def test_a_body_is_bounded_as_it_is_unpacked(session: Make, http_server: HttpServer) -> None:
+    packed = Answer(body=gzip.compress(bytes(100_000)), headers={"Content-Encoding": "gzip"})
+    http_server.answer("/", packed)
+
+    assert len(session().request("GET", http_server.url(), most_bytes=100_000).content) == 100_000
+    with pytest.raises(ValueError, match=r"^expected at most 99999 bytes$"):
+        session().request("GET", http_server.url(), most_bytes=99_999)
 
 
 def test_a_connection_is_used_again(session: Make, http_server: HttpServer) -> None:
