@@ -83,7 +83,8 @@ class Turns:
         self._work_there = threading.Condition(lock)
         #: For the runner: a queue is running low, or nothing is running.
         self._low = threading.Condition(lock)
-        self._low_water = max(concurrency // 2, 1)
+        #: Server -> the length of its queue at which more visits are wanted.
+        self._low_water: Counter[str] = Counter()
         self._draining = False
         self._closed = False
         self._failure: BaseException | None = None
@@ -100,6 +101,9 @@ class Turns:
                 else:
                     due = time.monotonic() + delay.total_seconds()
                     heapq.heappush(self._delayed, (due, next(self._numbers), visit))
+            if delay is None:
+                for server, queue in self._queues.items():
+                    self._low_water[server] = len(queue) // 2
             self._work_there.notify(len(visits))
 
     def queued(self, server: str) -> int:
@@ -246,7 +250,7 @@ class Turns:
         server = turn.tenant.server
         self._running[server] += 1
         self._turns.add(turn)
-        if len(self._queues[server]) <= self._low_water:
+        if len(self._queues[server]) <= self._low_water[server]:
             self._low.notify()
 
     def _deliver(self, turn: Turn, result: Result) -> bool:

@@ -24,6 +24,7 @@ from cronrunner.model import (
 from cronrunner.runner.claiming import Claiming, Wanted
 from cronrunner.runner.ending import Ending
 from cronrunner.runner.orders import Order, Parts
+from cronrunner.runner.pacing import Pace
 from cronrunner.runner.results import Results
 
 #: How soon the runner notices a signal; also how long it waits for a prepare of another run.
@@ -54,6 +55,7 @@ class FanOut:
         self._plan = plan
         self._executor = executor
         self._draining = False
+        self._pace = Pace()
 
     def prepare(self) -> None:
         """Run the ``prepare`` of every planned job; note the jobs whose prepare failed.
@@ -149,9 +151,11 @@ class FanOut:
         share = max(2, 2 * self._executor.concurrency // len(waiting))
         chunk: list[Visit] = []
         for server, queue in waiting.items():
-            queued = self._executor.queued(server)
-            room = share - queued if queued <= share // 2 else 0
-            chunk += [queue.popleft() for _ in range(min(room, len(queue)))]
+            queued, now = self._executor.queued(server), time.monotonic()
+            room = min(self._pace.room(server, queued, least=share, now=now), len(queue))
+            if room:
+                chunk += [queue.popleft() for _ in range(room)]
+                self._pace.filled(server, queued + room, now=now)
         return chunk
 
     def _begin(self, wanted: Sequence[Wanted]) -> None:

@@ -5,8 +5,8 @@ visits only returns results. It knows what is to be done and what was done; what
 and how a tenant is reached, it does not know: ``app`` hands in functions for that.
 
 The order of a run: every ``prepare`` first, then tenants and fleet-scope jobs side by side,
-then every ``summarize`` whose tenants are all closed. Claims run ahead of the threads by at
-most twice the concurrency, so that they can be taken in groups.
+then every ``summarize`` whose tenants are all closed. Claims run a little ahead of the threads,
+so that they can be taken in groups (``pacing``).
 
 A drain (a signal) stops the claiming, and nothing new begins. What runs may go on for the
 grace; what still runs then is recorded as interrupted, and what never began as skipped: in
