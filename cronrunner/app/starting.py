@@ -112,6 +112,8 @@ class _Start:
         if self._earlier is not None and selection == Selection():
             selection = selection_of(self._earlier["selection"])
         self._selection = selection
+        # Part of the start, as all imports are, and not of what is measured as the run.
+        app.engines.load_drivers()
         self._run = self._make_run()
         #: Says the slot of each job and tenant; without it the run has one slot.
         self._due = None

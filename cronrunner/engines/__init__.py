@@ -60,6 +60,11 @@ class Engines:
         self._cancellers: dict[str, Canceller] = {}
         self._sessions: dict[str, Sessions] = {}
 
+    def load_drivers(self) -> None:
+        """Import the drivers of all servers, so that no visit and no question waits for it."""
+        for endpoint in self._endpoints.values():
+            kind_of(endpoint.url.drivername)
+
     def server(self, name: str) -> ServerParts:
         """Return what the server's sessions share. Raises the driver's error.
 
