@@ -23,7 +23,7 @@ from cronrunner.model import ExitCode
 #: What a shell reports for a process that SIGINT ended.
 _INTERRUPTED = 130
 #: Threads that do not keep the interpreter from ending.
-_OUR_THREADS = ("MainThread", "visit-", "watchdog-", "ledger-", "metrics", "one-cpu")
+_OUR_THREADS = ("MainThread", "visit-", "watchdog-", "ledger-", "log-", "metrics", "one-cpu")
 
 
 class RunByDefault(click.Group):

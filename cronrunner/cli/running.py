@@ -158,8 +158,11 @@ def _run(app: App, selection: Selection, options: RunOptions, changes: Changes |
     if terminal and not selection.tenants:
         log = _WithoutExecutions(log)
     listeners = [each for each in (log, progress, changes, _Tidying()) if each is not None]
-    with progress or nullcontext(), stdout_for_results(), _Drain() as drain:
-        return start_run(app, selection, options, listeners=listeners, on_runner=drain.watch)
+    try:
+        with progress or nullcontext(), stdout_for_results(), _Drain() as drain:
+            return start_run(app, selection, options, listeners=listeners, on_runner=drain.watch)
+    finally:
+        logs.flush()
 
 
 def _progress(app: App) -> Progress:

@@ -6,16 +6,17 @@ and what the authors of jobs add, which goes to ``labels``. Lines of libraries t
 way. ``docs/events.md`` is the public description.
 
 ``lines`` holds every line of the product, ``rendering`` turns what was logged into one line of
-text, ``setup`` brings the two to a stream.
+text, ``setup`` brings the two to a stream, ``listening`` does so with what happens.
 """
 
 from __future__ import annotations
 
-from cronrunner.logs.lines import LogListener
+from cronrunner.logs.listening import LogListener
 from cronrunner.logs.setup import (
     Format,
     bound,
     configure,
+    flush,
     job_logger,
     rendered_lines,
     request_logger,
@@ -26,6 +27,7 @@ __all__ = [
     "LogListener",
     "bound",
     "configure",
+    "flush",
     "job_logger",
     "rendered_lines",
     "request_logger",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any, Final
-
-import structlog
+from typing import Any
 
 from cronrunner import events
 from cronrunner.model import EMPTY, WELL, Killed, Request, Result
@@ -24,28 +21,18 @@ class Line:
     fields: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
 
-#: Events whose lines are of the level ``debug``.
-FOR_DEBUGGING: Final = (events.ClaimRefused, events.ExecutionStarted, events.VisitFinished)
+def write(
+    log: Any,  # noqa: ANN401 - a structlog logger has no better type
+    line: Line,
+    error: BaseException | None = None,
+    *,
+    at: float | None = None,
+) -> None:
+    """Write ``line``, with the traceback of ``error`` if there is one.
 
-
-class LogListener:
-    """Writes a line for each event. Make it after the logs were configured."""
-
-    def __init__(self) -> None:
-        self._log = structlog.get_logger().bind()
-        # Two of three events of an execution are for debugging: their lines are not even made.
-        is_debugging = self._log.is_enabled_for(logging.DEBUG)
-        self._unheard = () if is_debugging else FOR_DEBUGGING
-
-    def on(self, event: events.Event) -> None:
-        """Write the line of ``event``."""
-        if not isinstance(event, self._unheard):
-            write(self._log, line_of(event))
-
-
-def write(log: Any, line: Line, error: BaseException | None = None) -> None:  # noqa: ANN401 - a structlog logger has no better type
-    """Write ``line``, with the traceback of ``error`` if there is one."""
-    getattr(log, line.level)(line.text, _line=line, exc_info=error)
+    ``at`` is when it came about, in seconds since 1970, if that was not just now.
+    """
+    getattr(log, line.level)(line.text, _line=line, _at=at, exc_info=error)
 
 
 @singledispatch

@@ -11,11 +11,12 @@ import json
 import math
 import re
 import sys
+import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -89,6 +90,8 @@ class _Entry:
     labels: Mapping[str, Any]
     #: The library that logs.
     logger: str | None
+    #: When it came about.
+    at: datetime
 
 
 class Cleaner:
@@ -183,6 +186,7 @@ class Renderer(ABC):
         fields = dict(context.pop(BOUND, EMPTY))
         text, logger = event_dict.pop("event", ""), event_dict.pop("_logger", None)
         line, error = event_dict.pop("_line", None), _exception(event_dict.pop("exc_info", None))
+        at = event_dict.pop("_at", None)
         stack = event_dict.pop("stack_info", None)
         if isinstance(stack, str):
             fields["traceback"] = stack
@@ -198,6 +202,7 @@ class Renderer(ABC):
             fields=fields,
             labels={**context, **event_dict},
             logger=logger,
+            at=datetime.fromtimestamp(time.time() if at is None else at, UTC),
         )
 
 
@@ -213,9 +218,9 @@ class Ecs(Renderer):
 
     def _write(self, entry: _Entry, limits: _Limits, level: str) -> str:
         text = self._cleaner.text(self._cleaner.write(entry.text), limits.text)
-        rest = self._complete(self._document(entry, limits))
-        first = {"@timestamp": rest.pop("@timestamp"), "log.level": level, "message": text}
-        return self._encode({**first, **rest})
+        stamp = f"{entry.at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+        first = {"@timestamp": stamp, "log.level": level, "message": text}
+        return self._encode(self._complete({**first, **self._document(entry, limits)}))
 
     def _document(self, entry: _Entry, limits: _Limits) -> dict[str, Any]:
         document: dict[str, dict[str, Any]] = defaultdict(dict, service=_SERVICE)
@@ -262,7 +267,6 @@ class Console(Renderer):
 
     def __init__(self, cleaner: Cleaner, *, colors: bool) -> None:
         super().__init__(cleaner)
-        self._stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
         self._format = structlog.dev.ConsoleRenderer(
             colors=colors,
             # The default would print the locals of every frame.
@@ -285,12 +289,13 @@ class Console(Renderer):
             **{name: clean(value, limits) for name, value in fields.items()},
             "event": clean(entry.text, limits),
             "level": level,
+            "timestamp": f"{entry.at.astimezone():%H:%M:%S}",
         }
         if entry.logger:
             shown["logger"] = entry.logger
         if traceback:
             shown["exception"] = self._cleaner.text(traceback, limits.traceback)
-        return self._format(None, level, self._stamp(None, level, shown))
+        return self._format(None, level, shown)
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -6,8 +6,11 @@ import logging
 import os
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context, copy_context
 from typing import Final, Literal, TextIO
 
 import structlog
@@ -21,6 +24,9 @@ from cronrunner.model import Request, Tenant
 from cronrunner.redaction import Redactor
 
 Format = Literal["auto", "json", "console"]
+
+#: How long a line that may wait does so for others.
+_LINGER_SECONDS: Final = 0.05
 
 #: Below a warning they log statements and rows, or what no operator asks for.
 _QUIET_LIBRARIES: Final = ("alembic", "asyncio", "sqlalchemy", "urllib3")
@@ -87,6 +93,18 @@ def rendered_lines() -> Callable[[str], None]:
     return output.write
 
 
+def flush() -> None:
+    """Write the lines that wait for others: nothing may come after this."""
+    output: _Output = structlog.get_config()["logger_factory"]()
+    output.flush()
+
+
+def soon() -> Callable[[Callable[[], None]], None]:
+    """Return what has a line written a moment later, but before any that is written by then."""
+    output: _Output = structlog.get_config()["logger_factory"]()
+    return output.later
+
+
 def request_logger() -> Callable[[str], None]:
     """Return what notes a request to the metrics server."""
     log = job_logger()
@@ -100,15 +118,69 @@ class _Output:
         self._stream = stream
         # A signal handler may log while the same thread is in the middle of a line.
         self._lock = threading.RLock()
+        #: What writes a line each, and the context in which it is to do so.
+        self._later: deque[tuple[Context, Callable[[], None]]] = deque()
+        #: A thread is there to write them.
+        self._is_awake = False
+        #: The lines of those, while they are being made.
+        self._made: list[str] | None = None
 
     def write(self, line: str) -> None:
-        """Write ``line``, unharmed by other threads."""
-        stream = self._stream or sys.stderr
-        with self._lock, suppress(OSError, ValueError, RuntimeError):
-            stream.write(f"{line}\n")
-            stream.flush()
+        """Write ``line``, unharmed by other threads, behind all that was to be written later."""
+        with self._lock:
+            if self._made is not None:
+                self._made.append(line)
+            else:
+                self._put([*self._make(), line])
 
     debug = info = warning = error = critical = write
+
+    def later(self, write: Callable[[], None]) -> None:
+        """Have ``write`` called soon, by another thread and with others of its like.
+
+        A line that is made among others costs half of what it costs a thread that comes from its
+        database, and the thread is free for the next one.
+        """
+        self._later.append((copy_context(), write))
+        if not self._is_awake:
+            self._is_awake = True
+            threading.Thread(target=self._write_later, name="log-writer", daemon=True).start()
+
+    def flush(self) -> None:
+        """Write what was to be written later."""
+        with self._lock:
+            if lines := self._make():
+                self._put(lines)
+
+    def _write_later(self) -> None:
+        """Write what is there from time to time, until nothing is."""
+        while self._is_awake:
+            time.sleep(_LINGER_SECONDS)
+            self.flush()
+            # Whoever adds to it now makes a thread of his own, or is seen here.
+            self._is_awake = False
+            if self._later:
+                self._is_awake = True
+
+    def _make(self) -> list[str]:
+        """Make the lines of what waits. The caller holds the lock."""
+        if not self._later:
+            return []
+        lines: list[str] = []
+        self._made = lines
+        try:
+            while self._later:
+                context, write = self._later.popleft()
+                context.run(write)
+        finally:
+            self._made = None
+        return lines
+
+    def _put(self, lines: list[str]) -> None:
+        stream = self._stream or sys.stderr
+        with suppress(OSError, ValueError, RuntimeError):
+            stream.write("".join(f"{line}\n" for line in lines))
+            stream.flush()
 
     def is_terminal(self) -> bool:
         """Tell whether people read the stream."""

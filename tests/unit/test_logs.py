@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,10 +23,20 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.contextvars import bound_contextvars
 
 from cronrunner import events
-from cronrunner.logs import Format, LogListener, bound, configure, job_logger, request_logger
-from cronrunner.logs.lines import FOR_DEBUGGING, Line, line_of, request_served, uncaught
+from cronrunner.logs import (
+    Format,
+    LogListener,
+    bound,
+    configure,
+    flush,
+    job_logger,
+    request_logger,
+)
+from cronrunner.logs.lines import Line, line_of, request_served, uncaught
+from cronrunner.logs.listening import FOR_DEBUGGING
 from cronrunner.logs.rendering import LINE_LIMIT, Cleaner, Ecs
 from cronrunner.model import (
     FLEET_TENANT,
@@ -183,6 +194,11 @@ class Log:
 
     @property
     def text(self) -> str:
+        flush()
+        return self.written
+
+    @property
+    def written(self) -> str:
         return self._stream.getvalue()
 
     @property
@@ -613,6 +629,34 @@ def test_lines_of_ended_executions_can_be_counted_by_outcome(make_log: Make) -> 
         line for line in log.lines if line.get("event", {}).get("action") == "execution.finished"
     ]
     assert Counter(line["cronrunner"]["outcome"] for line in ended) == Counter(outcomes)
+
+
+def test_the_line_of_an_execution_is_before_any_later_one(log: Log) -> None:
+    listener = LogListener()
+    for _ in range(3):
+        listener.on(events.ExecutionFinished(result=result()))
+        job_logger().info("next")
+
+    assert [json.loads(line)["message"] for line in log.written.splitlines()] == [
+        "execution succeeded",
+        "next",
+    ] * 3
+
+
+def test_the_line_of_an_execution_comes_by_itself_and_says_when_it_ended(log: Log) -> None:
+    began = datetime.now(UTC)
+    for number in range(3):
+        with bound_contextvars(number=number):
+            LogListener().on(events.ExecutionFinished(result=result()))
+        ended = datetime.now(UTC)
+        deadline = time.monotonic() + 10
+        while len(log.written.splitlines()) <= number:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        stamp = datetime.fromisoformat(log.lines[-1]["@timestamp"])
+        assert began - timedelta(milliseconds=1) <= stamp <= ended
+        assert log.lines[-1]["labels"] == {"number": number}
+        began = ended
 
 
 def test_starts_and_duplicates_are_not_written_at_info(make_log: Make) -> None:
