@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Connection, CursorResult, Engine
@@ -55,7 +56,7 @@ class JobContext:
         request: Request,
         tenant: Tenant,
         engine: Engine | None,
-        log: FilteringBoundLogger,
+        log: Callable[[], FilteringBoundLogger],
         clock: Callable[[], datetime],
         deadline: datetime,
         options: Mapping[str, Any] = EMPTY,
@@ -65,8 +66,6 @@ class JobContext:
     ) -> None:
         #: The tenant; for fleet-scope work its name is the empty string.
         self.tenant = tenant
-        #: A structlog logger; run, job, tenant, slot, attempt and server are bound.
-        self.log = log
         #: The instant for which the work was scheduled; decisions and stamps use it.
         self.slot = request.slot
         #: The job's name.
@@ -88,6 +87,7 @@ class JobContext:
         #: What ``note`` was given last; read by the runner.
         self.noted: str | None = None
         self._job = job
+        self._make_log = log
         self._request = request
         self._engine = engine
         self._clock = clock
@@ -104,6 +104,11 @@ class JobContext:
         self._guard: DryGuard | None = None
         if request.dry_run and engine is not None:
             self._guard = DryGuard(engine)
+
+    @cached_property
+    def log(self) -> FilteringBoundLogger:
+        """A structlog logger; run, job, tenant, slot, attempt and server are bound."""
+        return self._make_log()
 
     @property
     def now(self) -> datetime:

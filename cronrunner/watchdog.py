@@ -237,13 +237,15 @@ class Watchdog:
         on_stuck: Callable[[], None],
     ) -> Deadline:
         """Start the watch over an attempt on ``server`` that begins now."""
-        with self._lock:
-            watch = self._watches.get(server)
-            if watch is None:
-                on_kill = partial(self._on_kill, server)
-                watch = ServerWatch(server, grace=self._grace, on_kill=on_kill)
-                self._watches[server] = watch
+        watch = self._watches.get(server) or self._watch_of(server)
         return watch.arm(timeout, session, on_stuck)
+
+    def _watch_of(self, server: str) -> ServerWatch:
+        with self._lock:
+            if server not in self._watches:
+                on_kill = partial(self._on_kill, server)
+                self._watches[server] = ServerWatch(server, grace=self._grace, on_kill=on_kill)
+            return self._watches[server]
 
     def cancel_all(self) -> None:
         """Let every deadline of every server expire now: the grace of a drain is over."""

@@ -38,6 +38,10 @@ _RESET: Final = struct.pack("<iB", 1, _COM_RESET_CONNECTION)
 _QUIT: Final = struct.pack("<iB", 1, COMMAND.COM_QUIT)
 _COMMIT: Final = struct.pack("<iB", 7, COMMAND.COM_QUERY) + b"COMMIT"
 
+#: A reply of seven bytes that says that all went well: of no row, no number and no warning.
+_PLAIN_OK: Final = b"\x07\0\0\x01\0\0\0"
+_OK_SIZE: Final = 11
+
 #: How long a server may take to hang up.
 _GOODBYE_SECONDS: Final = 0.2
 
@@ -60,6 +64,7 @@ class Session(pymysql.connections.Connection):
     _rfile: Any
     _result: Any
     _current_timeout: Any
+    _read_timeout: Any
     _next_seq_id: int
     server_status: int
     _write_bytes: Callable[[bytes], None]
@@ -250,8 +255,26 @@ class Session(pymysql.connections.Connection):
             raise error
 
     def _reply(self) -> None:
+        """Read one reply. Raises the server's error."""
         self._next_seq_id = 1
-        self._read_ok_packet()
+        if not self._read_plain_ok():
+            self._read_ok_packet()
+
+    def _read_plain_ok(self) -> bool:
+        """Read the reply of the shortest form, if it is one, without taking it all apart."""
+        if self._current_timeout != self._read_timeout:
+            return False
+        try:
+            reply = self._rfile.peek(_OK_SIZE)[:_OK_SIZE]
+        except OSError:
+            # The driver meets it again, and says what it means.
+            return False
+        if len(reply) < _OK_SIZE or not reply.startswith(_PLAIN_OK):
+            return False
+        self._rfile.read(_OK_SIZE)
+        self._next_seq_id += 1
+        self.server_status = int.from_bytes(reply[7:9], "little")
+        return True
 
     def _is_read(self) -> bool:
         result = self._result

@@ -77,21 +77,23 @@ class Classifier:
         return replace(result, note=self._text(noted)[:_NOTE_LIMIT])
 
     def _result(self, attempt: Attempt) -> Result:
+        if attempt.error is None:
+            return self._succeeded(attempt)
         result = begun(attempt)
         match attempt.error:
-            case None if attempt.work is not None and attempt.work.keeps_value:
-                return replace(result, value=attempt.value)
-            case None:
-                reason = Reason.RECOVERED.value if attempt.recovered else None
-                counters = {self._text(name): count for name, count in attempt.value.items()}
-                rows = attempt.rows_changed
-                return replace(result, counters=counters, reason=reason, rows_changed=rows)
             case Skip() | Cancel() | OverlapError() as error:
                 return self._left(result, error)
             case DeadlineError() as error:
                 return self._expired(result, attempt.deadline, error)
             case error:
                 return self._failed(result, attempt, error)
+
+    def _succeeded(self, attempt: Attempt) -> Result:
+        if attempt.work is not None and attempt.work.keeps_value:
+            return begun(attempt, value=attempt.value)
+        reason = Reason.RECOVERED.value if attempt.recovered else None
+        counters = {self._text(name): count for name, count in attempt.value.items()}
+        return begun(attempt, counters=counters, reason=reason, rows_changed=attempt.rows_changed)
 
     def _left(self, result: Result, error: Skip | Cancel | OverlapError) -> Result:
         """Tell what the job itself answered from what kept it from being asked."""
@@ -150,7 +152,7 @@ class Classifier:
         return cause
 
 
-def begun(attempt: Attempt) -> Result:
+def begun(attempt: Attempt, **known: Any) -> Result:  # noqa: ANN401 - the fields of a result
     """Return the result of an attempt as far as it is known: as if it had ended well now."""
     return Result(
         request=attempt.request,
@@ -158,6 +160,7 @@ def begun(attempt: Attempt) -> Result:
         outcome=Outcome.SUCCEEDED,
         started_at=attempt.started_at,
         duration_seconds=time.monotonic() - attempt.started,
+        **known,
     )
 
 

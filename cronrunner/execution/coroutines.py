@@ -15,6 +15,8 @@ from cronrunner.watchdog import Session
 
 def is_coroutine(call: Callable[..., Any]) -> bool:
     """Tell whether ``call`` is an ``async def``, or an object that is called as one."""
+    if inspect.isfunction(call):
+        return inspect.iscoroutinefunction(call)
     return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)
 
 

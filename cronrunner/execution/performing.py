@@ -257,7 +257,7 @@ class Performer:
             request=request,
             tenant=tenant,
             engine=None if engine is None else engine.engine,
-            log=logs.job_logger(),
+            log=logs.job_logger,
             clock=self._clock,
             deadline=started_at + work.job.timeout,
             options=work.options,
@@ -379,7 +379,8 @@ class Performer:
             attempt.engine.foresee(more=attempt.more)
         try:
             rows = attempt.context.finish(commit=attempt.error is None)
-            attempt = replace(attempt, rows_changed=rows)
+            if rows:
+                attempt = replace(attempt, rows_changed=rows)
         except BaseException as error:  # noqa: BLE001 - whatever a driver or a listener raises
             # The session may be gone, and a listener of the job may raise anything. What ended
             # the attempt before is the error that counts, unless a dry run was refused something:

@@ -208,7 +208,7 @@ class ThrowawayTenant:
             request=scene.request(found.name, tenant),
             tenant=tenant,
             engine=visit.engine,
-            log=structlog.get_logger(),
+            log=structlog.get_logger,
             clock=now,
             deadline=now() + found.timeout,
             options=scene.values(found),

@@ -78,7 +78,7 @@ def context(engine: Engine | None, **given: Any) -> JobContext:
         "request": Request(key=key, run="r", slot=now, attempt=1, fence=1),
         "tenant": FLEET_TENANT if engine is None else Tenant(name="a", server="t", database="a"),
         "engine": engine,
-        "log": structlog.get_logger(),
+        "log": structlog.get_logger,
         "clock": lambda: now,
         "deadline": now + timedelta(minutes=5),
         **given,

@@ -31,7 +31,7 @@ def context(
         request=Request(key=key, run="test", slot=slot, attempt=1, fence=1),
         tenant=Tenant(name=FLEET, server="", database=""),
         engine=None,
-        log=structlog.get_logger(),
+        log=structlog.get_logger,
         clock=clock,
         deadline=clock() + timedelta(minutes=5),
         options={name: known[name].default for name in known}
