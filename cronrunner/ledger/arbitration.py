@@ -178,7 +178,9 @@ class Arbiter:
                 "run": run.id,
                 "fence": _FIRST_FENCE,
                 "state": "open",
+                "outcome": None,
                 "claimed_at": now,
+                "closed_at": None,
             }
             for key in keys
         ]

@@ -68,7 +68,7 @@ class Instant(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4 * 2000)
 def _sqlite_text(value: datetime | None) -> str | None:
     """Write an instant; most are met again: in the next row, or the next table."""
     if value is None:

@@ -16,8 +16,9 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -90,8 +91,8 @@ class _Entry:
     labels: Mapping[str, Any]
     #: The library that logs.
     logger: str | None
-    #: When it came about.
-    at: datetime
+    #: When it came about, in seconds since 1970.
+    at: float
 
 
 class Cleaner:
@@ -110,9 +111,11 @@ class Cleaner:
 
     def value(self, value: object, limits: _Limits, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON
         """Return ``value`` as JSON has it; what JSON has not becomes text."""
+        if type(value) is str:  # most are
+            return self.text(value, limits.text)
         if isinstance(value, Outcome):  # lines are counted by it, whatever somebody's password is
-            return str(value)
-        if isinstance(value, str):  # most are
+            return value.value
+        if isinstance(value, str):
             return self.text(value, limits.text)
         if value is None or _is_number(value):
             return value
@@ -194,15 +197,16 @@ class Renderer(ABC):
             fields["error_type"] = type(error).__name__
             fields["error"] = self._cleaner.message(error)
             fields["traceback"] = self._cleaner.traceback(error)
+        action = None
         if isinstance(line, Line):
-            fields |= line.fields
+            fields, action = {**fields, **line.fields}, line.action
         return _Entry(
             text=text,
-            action=line.action if isinstance(line, Line) else None,
+            action=action,
             fields=fields,
             labels={**context, **event_dict},
             logger=logger,
-            at=datetime.fromtimestamp(time.time() if at is None else at, UTC),
+            at=time.time() if at is None else at,
         )
 
 
@@ -218,21 +222,31 @@ class Ecs(Renderer):
 
     def _write(self, entry: _Entry, limits: _Limits, level: str) -> str:
         text = self._cleaner.text(self._cleaner.write(entry.text), limits.text)
-        stamp = f"{entry.at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
-        first = {"@timestamp": stamp, "log.level": level, "message": text}
-        return self._encode(self._complete({**first, **self._document(entry, limits)}))
+        document: dict[str, Any] = {
+            "@timestamp": f"{_second(int(entry.at))}.{int(entry.at % 1 * 1000):03d}Z",
+            "log.level": level,
+            "message": text,
+            "service": _SERVICE,
+        }
+        self._fill(document, entry, limits)
+        return self._encode(self._complete(document))
 
-    def _document(self, entry: _Entry, limits: _Limits) -> dict[str, Any]:
-        document: dict[str, dict[str, Any]] = defaultdict(dict, service=_SERVICE)
+    def _fill(self, document: dict[str, Any], entry: _Entry, limits: _Limits) -> None:
+        parts: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        ours, clean = {}, self._cleaner.value
         for name, value in entry.fields.items():
-            if name not in _CONVERTED:
-                group, member = _ECS.get(name, ("cronrunner", name))
-                document[group][member] = self._cleaner.value(value, limits)
+            if name in _ECS:
+                group, member = _ECS[name]
+                parts[group][member] = clean(value, limits)
+            elif name not in _CONVERTED:
+                ours[name] = clean(value, limits)
+        if ours:
+            document["cronrunner"] = ours
         for group, member, value in self._converted(entry, limits):
-            document[group][member] = value
+            parts[group][member] = value
+        document.update(parts)
         if entry.labels:
             document["labels"] = self._labels(entry.labels, limits)
-        return document
 
     def _converted(self, entry: _Entry, limits: _Limits) -> Iterable[tuple[str, str, Any]]:
         """Give what ECS wants otherwise than the line has it."""
@@ -289,13 +303,19 @@ class Console(Renderer):
             **{name: clean(value, limits) for name, value in fields.items()},
             "event": clean(entry.text, limits),
             "level": level,
-            "timestamp": f"{entry.at.astimezone():%H:%M:%S}",
+            "timestamp": time.strftime("%H:%M:%S", time.localtime(entry.at)),
         }
         if entry.logger:
             shown["logger"] = entry.logger
         if traceback:
             shown["exception"] = self._cleaner.text(traceback, limits.traceback)
         return self._format(None, level, shown)
+
+
+@lru_cache(maxsize=4)
+def _second(at: int) -> str:
+    """Write the second of many lines."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from cronrunner.model.durations import as_utc, format_instant
 from cronrunner.model.life import Outcome, Reason, closes_claim
@@ -249,8 +249,7 @@ class Plan:
         return len(self.fleet_jobs) + len(self.set_aside) + visited
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(NamedTuple):
     """What identifies work: one job on one tenant for one slot."""
 
     job: str

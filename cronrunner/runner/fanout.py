@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 from cronrunner.events import RunDraining
@@ -64,7 +64,7 @@ class FanOut:
         """
         self._claiming.set_aside(self._plan.set_aside)
         prepared = {job.name: job.prepare_name for job in self._order.jobs if job.prepare}
-        wanted = {pair for pair in self._planned_slots() if pair[0] in prepared}
+        wanted = self._planned_slots(prepared)
         waiting = [Key(job=prepared[n], tenant=FLEET, slot_key=slot) for n, slot in sorted(wanted)]
         while waiting and not self._ending.has_begun():
             waiting = self._do_for_fleet(waiting, and_again=False)
@@ -113,7 +113,7 @@ class FanOut:
         jobs = {job.name: job for job in self._order.jobs if job.summarize}
         # Also of those of which nothing is left but the summary.
         slots = {(name, self._claiming.key(name, FLEET_TENANT).slot_key) for name in jobs}
-        slots |= self._planned_slots()
+        slots |= self._planned_slots(jobs)
         keys = [
             Key(job=jobs[name].summarize_name, tenant=FLEET, slot_key=slot)
             for name, slot in sorted(slots - self._results.unprepared)
@@ -140,10 +140,11 @@ class FanOut:
             self._settle()
         return list(claims.held)
 
-    def _planned_slots(self) -> set[tuple[str, str]]:
-        """Return (job, slot key) of all that is planned."""
+    def _planned_slots(self, jobs: Container[str]) -> set[tuple[str, str]]:
+        """Return (job, slot key) of what is planned of these jobs."""
         visits = [*self._plan.visits, *_fleet_visits(self._plan)]
-        keys = (self._claiming.key(name, visit.tenant) for visit in visits for name in visit.jobs)
+        pairs = ((name, visit.tenant) for visit in visits for name in visit.jobs if name in jobs)
+        keys = (self._claiming.key(name, tenant) for name, tenant in pairs)
         return {(key.job, key.slot_key) for key in keys}
 
     def _next(self, waiting: dict[str, deque[Visit]]) -> list[Visit]:

@@ -283,7 +283,7 @@ def test_threads_do_not_see_each_others_words(log: Log) -> None:
     barrier = threading.Barrier(8)
 
     def work(number: int) -> None:
-        key = replace(REQUEST.key, tenant=f"t{number}")
+        key = REQUEST.key._replace(tenant=f"t{number}")
         with bound(replace(REQUEST, key=key), TENANT):
             barrier.wait()
             for _ in range(50):
@@ -299,7 +299,7 @@ def test_threads_do_not_see_each_others_words(log: Log) -> None:
 
 
 def test_the_fleet_has_an_empty_tenant(log: Log) -> None:
-    with bound(replace(REQUEST, key=replace(REQUEST.key, tenant="")), FLEET_TENANT):
+    with bound(replace(REQUEST, key=REQUEST.key._replace(tenant="")), FLEET_TENANT):
         job_logger().info("x")
     assert (log.line["cronrunner"]["tenant"], log.line["cronrunner"]["server"]) == ("", "")
 

@@ -264,6 +264,14 @@ def test_the_longest_go_first_and_the_failing_last() -> None:
     assert [visit.expected_seconds for visit in plan.visits] == [9, 2, None, 60, 50]
 
 
+def test_those_that_take_equally_long_go_by_name() -> None:
+    seconds = {"c": 0.0021, "a": 0.0049, "d": 0.0093, "b": 0.0002, "long": 0.011}
+    known = history(*(statistics("a", name, taken) for name, taken in seconds.items()))
+    plan = make_plan([job("a")], [tenant(name) for name in seconds], statistics=known)
+
+    assert names(plan) == ["long", "a", "b", "c", "d"]
+
+
 def test_tenants_of_which_nothing_is_known_go_by_name() -> None:
     assert names(make_plan([job("a")], [tenant(name) for name in "cab"])) == ["a", "b", "c"]
 

@@ -81,7 +81,7 @@ def test_a_visit_comes_over_as_it_is() -> None:
     tenant = Tenant(
         name="acme", server="main", database="db", labels={"a": "b"}, timezone="Europe/Berlin"
     )
-    other = replace(REQUEST, key=replace(REQUEST.key, job="c"), attempt=1)
+    other = replace(REQUEST, key=REQUEST.key._replace(job="c"), attempt=1)
     visit = VisitRequest(tenant=tenant, requests=(REQUEST, other))
     handed = unpack_visit(sent(pack_visit(visit, 7, is_awaited=True)))
 
