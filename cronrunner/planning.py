@@ -14,12 +14,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase, translate
 from hashlib import blake2b
-from itertools import product, zip_longest
+from heapq import merge
+from itertools import product, starmap, zip_longest
+from operator import itemgetter
 from typing import Final
 
 from cronrunner.errors import ConfigError, Problem
@@ -277,6 +279,7 @@ class _Parts:
     missed: Callable[[Job, Tenant], bool]
     left_out: list[LeftOut] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
+    alike: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
 
     def wanted(self, jobs: Iterable[Job], tenant: Tenant) -> tuple[str, ...]:
         """Return the jobs that run on a tenant; note the others with their reasons."""
@@ -286,7 +289,9 @@ class _Parts:
                 kept.append(job)
             else:
                 self.leave_out(job, tenant, reason)
-        return self.not_set_aside(kept, tenant)
+        wanted = self.not_set_aside(kept, tenant)
+        # Most tenants have the same: a large fleet has them once.
+        return self.alike.setdefault(wanted, wanted)
 
     def leave_out(self, job: Job, tenant: Tenant, reason: str) -> None:
         """Note that a job does not run on a tenant."""
@@ -350,15 +355,25 @@ def _order(visits: Sequence[_Candidate], drained_since: datetime | None) -> tupl
     groups: dict[tuple[int, str], list[_Candidate]] = defaultdict(list)
     for each in visits:
         groups[_group(each, drained_since), each.visit.tenant.server].append(each)
-    ranked: list[tuple[int, float, str, Visit]] = []
-    for (group, server), members in groups.items():
-        members.sort(key=lambda each: _within_group(each, oldest_first=drained_since is not None))
-        ranked += [
-            (group, (place + 0.5) / len(members), server, each.visit)
-            for place, each in enumerate(members)
-        ]
-    ranked.sort(key=lambda each: each[:3])
-    return tuple(visit for *_, visit in ranked)
+    for members in groups.values():
+        # By one thing after the other, the last one first: it needs less room than by all at once.
+        members.sort(key=lambda each: each.visit.tenant.name)
+        members.sort(key=_about_how_long, reverse=True)
+        if drained_since is not None:
+            members.sort(key=lambda each: each.well_at)
+    # One after the other: of a large fleet there is no second list.
+    ranked = merge(*starmap(_ranked, groups.items()), key=itemgetter(0))
+    return tuple(each.visit for _, each in ranked)
+
+
+def _ranked(
+    name: tuple[int, str], members: Sequence[_Candidate]
+) -> Iterator[tuple[tuple[int, float, str], _Candidate]]:
+    """Give each of a server's visits its place among those of all servers in its group."""
+    group, server = name
+    return (
+        ((group, (place + 0.5) / len(members), server), each) for place, each in enumerate(members)
+    )
 
 
 def _group(each: _Candidate, drained_since: datetime | None) -> int:
@@ -367,6 +382,5 @@ def _group(each: _Candidate, drained_since: datetime | None) -> int:
     return 0 if drained_since is not None and each.well_at < drained_since else 1
 
 
-def _within_group(each: _Candidate, *, oldest_first: bool) -> tuple[datetime, float, str]:
-    at = each.well_at if oldest_first else _NEVER
-    return at, -((each.visit.expected_seconds or 0.0) // _ALIKE_SECONDS), each.visit.tenant.name
+def _about_how_long(each: _Candidate) -> int:
+    return int((each.visit.expected_seconds or 0.0) / _ALIKE_SECONDS)

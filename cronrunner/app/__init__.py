@@ -241,13 +241,9 @@ class App:
         from cronrunner.discovery import find_shrink  # noqa: PLC0415 - see the module
 
         limits = self.settings.runner.shrink
-        accepted = self.accepted_tenants.get(source.server, frozenset())
+        # Of a large fleet it is not kept beside the plan.
+        accepted = self.queries.accepted_tenants(source.server).get(source.server, frozenset())
         return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
-
-    @cached_property
-    def accepted_tenants(self) -> Mapping[str, frozenset[str]]:
-        """Server -> tenant names of its last accepted discovery."""
-        return self.queries.accepted_tenants()
 
     def plan(  # noqa: PLR0913 - each has a name of its own
         self,

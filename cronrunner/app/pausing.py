@@ -149,7 +149,7 @@ def _find_server(app: App, name: str, mistakes: list[str]) -> str:
 def _find_tenant(app: App, names: Names, mistakes: list[str]) -> str:
     """Look the tenant up in the last accepted discovery, if there was one."""
     name = names.tenant or ""
-    accepted = app.accepted_tenants
+    accepted = app.queries.accepted_tenants()
     known = [tenant for of_server in accepted.values() for tenant in of_server]
     on = [server for server, of_server in accepted.items() if name in of_server]
     if known and not on:

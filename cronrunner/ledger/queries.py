@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from sys import intern
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Row, false, func, select
@@ -154,12 +155,18 @@ class Queries:
             ).scalar_one_or_none()
         return found
 
-    def accepted_tenants(self) -> Mapping[str, frozenset[str]]:
-        """Return server -> tenant names of the last accepted discovery."""
+    def accepted_tenants(self, server: str | None = None) -> Mapping[str, frozenset[str]]:
+        """Return server -> tenant names of the last accepted discovery, of one server or of all.
+
+        Here and in ``pairs`` the names of a fleet are the texts that discovery has.
+        """
         found: defaultdict[str, set[str]] = defaultdict(set)
+        query = select(tenants.c.server, tenants.c.tenant)
+        if server is not None:
+            query = query.where(tenants.c.server == server)
         with self._engine.connect() as connection:
-            for row in connection.execute(select(tenants.c.server, tenants.c.tenant)):
-                found[row.server].add(row.tenant)
+            for row in connection.execute(query):
+                found[row.server].add(intern(row.tenant))
         return {server: frozenset(names) for server, names in found.items()}
 
     def tenants_seen(self) -> Mapping[str, datetime]:
@@ -207,7 +214,7 @@ class Queries:
         if tenants is not None and len(tenants) <= PAGE:
             query = query.where(statistics.c.tenant.in_(tenants))
         with self._engine.connect() as connection:
-            pairs = map(Pair._make, connection.execute(query))
+            pairs = map(_pair, connection.execute(query))
             return {(pair.job, pair.tenant): pair for pair in pairs}
 
     def pauses(self, now: datetime) -> Sequence[Pause]:
@@ -234,6 +241,13 @@ class Queries:
                 },
                 pauses=len(pausing.in_force(connection, now)),
             )
+
+
+def _pair(row: Sequence[Any]) -> Pair:
+    job, tenant, run_at, success_at, *rest = row
+    # Of most pairs the last run was a success.
+    success_at = run_at if success_at == run_at else success_at
+    return Pair(intern(job), intern(tenant), run_at, success_at, *rest)
 
 
 def _run_document(row: Row[Any]) -> Document:
