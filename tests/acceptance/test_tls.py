@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from cronrunner.databases import Endpoint
+from cronrunner.databases import Endpoint, mysql
 from cronrunner.engines import Engines
 from cronrunner.model import Tenant
 from tests.acceptance.fleet import Finished, Fleet
@@ -212,13 +212,13 @@ def test_a_server_has_one_context_for_all_its_sessions(
     offering: MariaDB, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    create = ssl.create_default_context
+    create = mysql._tls_context
 
-    def counting(*arguments: Any, **options: Any) -> ssl.SSLContext:
-        made.append(arguments)
-        return create(*arguments, **options)
+    def counting(endpoint: Endpoint) -> ssl.SSLContext:
+        made.append(endpoint)
+        return create(endpoint)
 
-    monkeypatch.setattr(ssl, "create_default_context", counting)
+    monkeypatch.setattr(mysql, "_tls_context", counting)
     engines = Engines({"main": Endpoint(name="main", url=make_url(offering.url()))})
     for name in TENANTS:
         visit = engines.visit(Tenant(name=name, server="main", database=name))

@@ -92,7 +92,8 @@ def test_memory_handles_threads_and_connections_do_not_grow_with_the_fleet(
     early, late = settled[0], settled[-1]
     print(f"\n{summary}\n{len(samples)} samples, of which\n{early}\n{late}")
 
-    assert late.finished > last * 0.9
+    # Lines come several at once, and the last ones when there is nothing left to be sampled.
+    assert late.finished > last * 0.8
     assert max(each.rss_bytes for each in settled) - early.rss_bytes < MORE_BYTES
     for name in ("handles", "threads", "connections"):
         most_early = max(getattr(each, name) for each in samples if each.finished <= first * 2)
