@@ -97,6 +97,7 @@ def _wrap_all(watches: Stopwatches) -> None:
     from cronrunner.engines.visiting import TenantEngine
     from cronrunner.ledger.writing import Writer
     from cronrunner.logs import LogListener
+    from cronrunner.logs.setup import Output
     from cronrunner.runner.claiming import Claiming
     from cronrunner.watchdog import Deadline, Watchdog
 
@@ -115,6 +116,7 @@ def _wrap_all(watches: Stopwatches) -> None:
         (Writer, "_transact", "the ledger"),
         (Claiming, "take", "the ledger"),
         (LogListener, "on", "the log line"),
+        (Output, "flush", "the log line"),
         (Watchdog, "arm", "the watchdog"),
         (Deadline, "disarm", "the watchdog"),
     ):

@@ -23,6 +23,7 @@ from benchmarks.measuring import cpu_milliseconds
 from benchmarks.records import log_to_nowhere, new_run, now, result_of
 from cronrunner import logs
 from cronrunner.affinity import OneCpu
+from cronrunner.cli.opening import begin_tidying
 from cronrunner.databases import Endpoint
 from cronrunner.events import Dispatcher, Event, ExecutionStarted, VisitFinished
 from cronrunner.ledger import Ledger, open_engine
@@ -232,8 +233,9 @@ def open_books(fleet: Fleet, executions: int) -> Iterator[Books]:
     fleet.server.create_databases([_DATABASE])
     with TemporaryDirectory() as name, ExitStack() as stack:
         stack.enter_context(log_to_nowhere(fleet.server.password))
-        # As the threads of a run.
+        # As the threads of a run, and with garbage collected as there.
         stack.enter_context(OneCpu())
+        begin_tidying()
         urls = {"sqlite": "sqlite:///ledger.db", "mariadb": fleet.server.url(database=_DATABASE)}
         ledgers = {kind: _open(url, Path(name)) for kind, url in urls.items()}
         for ledger in ledgers.values():

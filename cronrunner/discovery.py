@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -60,18 +60,22 @@ def discover_server(settings: Settings, name: str, control: Control) -> Source:
     """Ask one server for its tenants; whatever goes wrong is in the answer."""
     server = settings.servers[name]
     kind = kind_of(server.url.reveal().partition(":")[0])
+    refused: list[str] = []
+    tenants: dict[str, Tenant] = {}
     try:
-        found = _find(settings, name, server.discover, control)
+        for each in _find(settings, name, server.discover, control):
+            if reason := _refuse(each, kind, server.discover.prefix, tenants):
+                refused.append(reason)
+            else:
+                tenants[each.name] = _tenant(settings, name, each)
     except DiscoveryError as error:
         return Source(server=name, failure=error.reason, error=str(error))
     except Exception as error:  # noqa: BLE001 - whatever a server or a driver may do
         return Source(server=name, failure=_reason(error), error=describe(error))
-    tenants, refused = _checked(found, kind, server.discover.prefix)
     if not tenants:
         why = "no tenants were found; is the glob right, and are the grants still there?"
-        return Source(server=name, failure="empty", error=why, refused=refused)
-    named = tuple(_tenant(settings, name, each) for each in tenants)
-    return Source(server=name, tenants=named, refused=refused)
+        return Source(server=name, failure="empty", error=why, refused=tuple(refused))
+    return Source(server=name, tenants=tuple(tenants.values()), refused=tuple(refused))
 
 
 def _reason(error: Exception) -> str:
@@ -79,29 +83,30 @@ def _reason(error: Exception) -> str:
     return "unreachable" if what.lost else "error"
 
 
-def _find(settings: Settings, name: str, how: Discover, control: Control) -> Sequence[Found]:
+def _find(settings: Settings, name: str, how: Discover, control: Control) -> Iterator[Found]:
+    """Give one after the other: of a large fleet there is only one list."""
     if how.list is not None:
-        return [
-            Found(
-                name=each.name,
-                database=each.database or each.name,
-                labels=each.labels,
-                timezone=each.timezone,
+        for each in how.list:
+            database = each.database or each.name
+            yield Found(
+                name=each.name, database=database, labels=each.labels, timezone=each.timezone
             )
-            for each in how.list
-        ]
-    if how.directory is not None:
-        return list(_files(settings.folder / how.directory, how))
-    with control(name) as connection:
-        if how.query is not None:
-            return list(_rows(connection, how.query))
-        kind = kind_of(connection.dialect.name)
-        own = settings.ledger.database if settings.ledger.server == name else None
-        return [
-            Found(name=each, database=each, labels={}, timezone=None)
-            for each in kind.list_databases(connection)
-            if each != own and _wanted(each, how.databases or (), how.exclude or ())
-        ]
+    elif how.directory is not None:
+        yield from _files(settings.folder / how.directory, how)
+    else:
+        with control(name) as connection:
+            if how.query is not None:
+                yield from _rows(connection, how.query)
+            else:
+                own = settings.ledger.database if settings.ledger.server == name else None
+                yield from _databases(connection, how, own)
+
+
+def _databases(connection: Connection, how: Discover, own: str | None) -> Iterator[Found]:
+    """Give the databases of a server, but for the ledger's ``own``."""
+    for name in kind_of(connection.dialect.name).list_databases(connection):
+        if name != own and _wanted(name, how.databases or (), how.exclude or ()):
+            yield Found(name=name, database=name, labels=EMPTY, timezone=None)
 
 
 def _wanted(name: str, include: Iterable[str], exclude: Iterable[str]) -> bool:
@@ -175,21 +180,12 @@ def _zone(value: Any) -> str | None:  # noqa: ANN401 - a driver's value
         raise DiscoveryError(msg, reason="query") from None
 
 
-def _checked(
-    found: Sequence[Found], kind: DatabaseKind, prefix: str
-) -> tuple[list[Found], tuple[str, ...]]:
-    """Part what can be a tenant from what is refused, with the reasons."""
-    usable: dict[str, Found] = {}
-    refused: list[str] = []
-    for each in found:
-        reason = kind.refuse(each.database) or _refuse_name(each.name, prefix)
-        if reason is None and each.name in usable:
-            reason = f"{each.name!r} is found twice"
-        if reason is None:
-            usable[each.name] = each
-        else:
-            refused.append(reason)
-    return list(usable.values()), tuple(refused)
+def _refuse(found: Found, kind: DatabaseKind, prefix: str, others: Container[str]) -> str | None:
+    """Say why something cannot be a tenant beside the ``others``."""
+    reason = kind.refuse(found.database) or _refuse_name(found.name, prefix)
+    if reason is None and found.name in others:
+        return f"{found.name!r} is found twice"
+    return reason
 
 
 def _refuse_name(name: str, prefix: str) -> str | None:

@@ -47,7 +47,7 @@ def configure(
     without row values. Without a ``stream``, lines go to what ``sys.stderr`` is when they are
     written, so that a progress bar may stand in between. May be called again.
     """
-    output = _Output(stream)
+    output = Output(stream)
     cleaner = Cleaner(redactor, describe)
     for_people = format == "console" or (format == "auto" and output.is_terminal())
     render: Processor = (
@@ -71,14 +71,15 @@ def bound(request: Request, tenant: Tenant) -> Iterator[None]:
 
     What a job binds for itself with ``structlog.contextvars`` ends with the attempt.
     """
-    before = get_contextvars()
-    clear_contextvars()
+    if before := get_contextvars():
+        clear_contextvars()
     bind_contextvars(**{BOUND: lines.words_of(request, tenant.server)})
     try:
         yield
     finally:
         clear_contextvars()
-        bind_contextvars(**before)
+        if before:
+            bind_contextvars(**before)
 
 
 def job_logger() -> FilteringBoundLogger:
@@ -89,19 +90,19 @@ def job_logger() -> FilteringBoundLogger:
 
 def rendered_lines() -> Callable[[str], None]:
     """Return what writes lines that another process of the run has rendered."""
-    output: _Output = structlog.get_config()["logger_factory"]()
+    output: Output = structlog.get_config()["logger_factory"]()
     return output.write
 
 
 def flush() -> None:
     """Write the lines that wait for others: nothing may come after this."""
-    output: _Output = structlog.get_config()["logger_factory"]()
+    output: Output = structlog.get_config()["logger_factory"]()
     output.flush()
 
 
 def soon() -> Callable[[Callable[[], None]], None]:
     """Return what has a line written a moment later, but before any that is written by then."""
-    output: _Output = structlog.get_config()["logger_factory"]()
+    output: Output = structlog.get_config()["logger_factory"]()
     return output.later
 
 
@@ -111,7 +112,7 @@ def request_logger() -> Callable[[str], None]:
     return lambda text: lines.write(log, lines.request_served(text))
 
 
-class _Output:
+class Output:
     """A stream that may be full, closed or gone: the work goes on without its lines."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -193,7 +194,7 @@ class _Output:
 class _Handler(logging.Handler):
     """Brings the lines of libraries to the product's renderer."""
 
-    def __init__(self, output: _Output, render: Processor) -> None:
+    def __init__(self, output: Output, render: Processor) -> None:
         super().__init__()
         self._output = output
         self.setFormatter(

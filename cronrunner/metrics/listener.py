@@ -16,9 +16,11 @@ from cronrunner.events import (
     DiscoveryFailed,
     Event,
     ExecutionFinished,
+    ExecutionStarted,
     RunInterruptedFound,
     SlotsMissed,
     TenantsDiscovered,
+    VisitFinished,
 )
 from cronrunner.model import Outcome, Result, whose_skip
 
@@ -45,6 +47,9 @@ class MetricsListener:
     def on(self, event: Event) -> None:  # noqa: C901 - one case for each event
         """Take note of ``event`` if a counter or a gauge is made of it."""
         match event:
+            case ExecutionStarted() | VisitFinished():
+                # Two of three events of a run: they do not try all that follows.
+                pass
             case ExecutionFinished(result=result):
                 self._add_result(result)
             case AttemptFailed(result=result):
