@@ -73,7 +73,8 @@ def test_a_server_killed_in_the_middle_of_a_run_ends_the_run_by_itself(
     assert_every_execution_has_an_outcome(fleet, run, TENANTS)
     errors = {row["error"][:21] for row in run.document["executions"] if row["error"]}
     assert errors == {"OperationalError 2013", "OperationalError 2003"}
-    assert len(run.document["causes"]) == 2
+    # Who was in the middle of a log-in words it otherwise than who was in a statement.
+    assert len(run.document["causes"]) in {2, 3}
     left = {row["reason"] for row in run.document["executions"] if row["outcome"] == "skipped"}
     assert left == {"breaker open"}
 
