@@ -147,10 +147,6 @@ class Immediate:
     def reached(self, tenant: Tenant) -> None:
         del tenant
 
-    def following(self, tenant: Tenant) -> str:
-        del tenant
-        return ""
-
     def abandon(self, request: Request) -> None:
         del request
 

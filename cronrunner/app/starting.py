@@ -316,17 +316,13 @@ class _Start:
         )
 
     def _executor(self, plan: Plan, hooks: Hooks) -> Executor:
-        # Made before the executor, and asked when there is one.
         def reached(tenant: Tenant) -> None:
             executor.reached(tenant)
-
-        def following(tenant: Tenant) -> str:
-            return executor.following(tenant)
 
         executor = self._spreading.executor(
             plan,
             hooks,
-            self._performer(hooks, reached, following),
+            self._performer(hooks, reached),
             concurrency=self._app.concurrency(plan, self._options.concurrency),
         )
         return executor
@@ -335,12 +331,7 @@ class _Start:
         self._watchdog.cancel_all()
         self._spreading.cancel()
 
-    def _performer(
-        self,
-        hooks: Hooks,
-        on_reached: Callable[[Tenant], None],
-        following: Callable[[Tenant], str],
-    ) -> Performer:
+    def _performer(self, hooks: Hooks, on_reached: Callable[[Tenant], None]) -> Performer:
         return Performer(
             resolve=self._resolve,
             engines=self._app.engines,
@@ -352,7 +343,6 @@ class _Start:
             pause=hooks.pause,
             on_stuck=hooks.on_stuck,
             on_reached=on_reached,
-            following=following,
             isolated=self._isolated(),
             shared=Shared(limits=self._limits, fleet_engine=lambda: self._fleet_engine),
         )

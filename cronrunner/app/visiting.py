@@ -145,7 +145,6 @@ class _Visiting:
             pause=self._serving.pause,
             on_stuck=self._serving.stuck,
             on_reached=self._serving.reached,
-            following=self._serving.following,
             isolated=Isolated(
                 processes=self._processes,
                 engines=self._engines,

@@ -111,11 +111,10 @@ class DatabaseKind(Protocol):
         the runner's own.
         """
 
-    def foresee(self, session: Any, database: str) -> None:  # noqa: ANN401 - a DBAPI connection
-        """Take note that the next commit ends a job, and whose turn is next, if that is known.
+    def foresee(self, session: Any, *, more: bool) -> None:  # noqa: ANN401 - a DBAPI connection
+        """Take note that the next commit ends a job; with ``more`` the visit has another one.
 
-        What makes the session new may be sent along with that commit, and what makes it one on
-        ``database``. If that is another tenant's, whoever has the session can do nothing more.
+        What makes the session new may be sent along with that commit.
         """
 
     def retire(self, session: Any, *, proving: bool = False) -> Any:  # noqa: ANN401 - a DBAPI connection

@@ -129,9 +129,9 @@ class MySQL:
             session.remember()
         return session
 
-    def foresee(self, session: Any, database: str) -> None:  # noqa: ANN401 - pymysql.Connection
-        """Send the reset along with the next commit, and the change of database."""
-        session.foresee(database)
+    def foresee(self, session: Any, *, more: bool) -> None:  # noqa: ANN401 - pymysql.Connection
+        """Send the reset along with the next commit."""
+        session.foresee(more=more)
 
     def retire(self, session: Any, *, proving: bool = False) -> Any:  # noqa: ANN401 - pymysql.Connection
         """Reset the session at the server, and give another object for it."""

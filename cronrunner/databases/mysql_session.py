@@ -8,9 +8,8 @@ How it is made new
     whoever has kept the old one, or a cursor of it, has something closed.
 
 What is written ahead
-    The last commit of a job takes the reset along in its own write (``foresee``), and the entry of
-    the next job or the next visit: the server is at work on it while we record the outcome. Its
-    replies are read before anything else is sent.
+    The last commit of a job takes the reset along in its own write (``foresee``): the server is at
+    work on it while we record the outcome. Its replies are read before anything else is sent.
 
 Every reply is read: a command that fails in the middle leaves the replies of the others, and who
 did not read them would take them for answers to his own. Nothing of a job is ever sent behind a
@@ -73,8 +72,8 @@ class Session(pymysql.connections.Connection):
 
     #: Replies that are on their way and must be read first.
     _ahead = 0
-    #: The database that was entered along with the reset, and how, if one was.
-    _entered: tuple[str, str] | None = None
+    #: The entry that was written ahead along with the reset, if one was.
+    _entered: bytes | None = None
     #: What the next commit takes along.
     _after_commit: bytes | None = None
     _replies_after_commit = 0
@@ -93,10 +92,6 @@ class Session(pymysql.connections.Connection):
 
     def connect(self, sock: socket.socket | None = None) -> None:
         """Connect; the driver then sets the character set."""
-        if self._ahead:
-            # A job has it connect anew: what was on its way belongs to the connection before.
-            self._force_close()
-            self._ahead, self._entered = 0, None
         self._begun = False
         #: What the driver knew when the session was new; nothing until ``remember``.
         self._pristine: dict[str, Any] = {}
@@ -136,10 +131,7 @@ class Session(pymysql.connections.Connection):
     def commit(self) -> None:
         """Commit; take along what was foreseen."""
         after, self._after_commit = self._after_commit, None
-        if after is None:
-            super().commit()
-            return
-        if self._ahead or not self._is_read():
+        if after is None or self._ahead or not self._is_read():
             self._entered = None
             super().commit()
             return
@@ -163,8 +155,6 @@ class Session(pymysql.connections.Connection):
     def _execute_command(self, command: int, sql: Any) -> None:  # noqa: ANN401 - the driver's
         if self._ahead:
             # It comes after the job's own commit: whatever it is, it undoes the reset.
-            if self._entered is not None and self._entered[0] != self._database:
-                raise pymysql.InterfaceError(0, "the visit is over")
             self._read_ahead()
             self._entered = None
         if command not in _ORDINARY:
@@ -173,13 +163,14 @@ class Session(pymysql.connections.Connection):
 
     # What is done between two jobs.
 
-    def foresee(self, database: str) -> None:
-        """Let the next commit take the reset along, and the entry of a database if there is one."""
+    def foresee(self, *, more: bool) -> None:
+        """Let the next commit take the reset along; if there is ``more``, the entry as well."""
         if not self._pristine:
             return
-        self._entered = (database, self._pristine["_begin"]) if database else None
-        self._after_commit = _RESET + (self._entry(database) if database else b"")
-        self._replies_after_commit = 1 + (self._entry_replies() if database else 0)
+        database = self._pristine["_database"]
+        self._entered = self._entry(database) if more and database else None
+        self._after_commit = _RESET + (self._entered or b"")
+        self._replies_after_commit = 1 + (self._entry_replies() if self._entered else 0)
 
     def retire(self, *, proving: bool = False) -> Session | None:
         """Take the session from whoever has it: give another object for it, not yet entered.
@@ -224,27 +215,20 @@ class Session(pymysql.connections.Connection):
 
     def enter(self, database: str, begin: str) -> None:
         """Make a retired session as good as new on ``database``. Raises the driver's error."""
-        entered, self._entered = self._entered, None
-        if (database, begin) != (self._database, self._begin):
+        same = begin == self._begin and self._entered is not None
+        if not (same and database == self._database):
+            if self._entered is not None:
+                # It was entered for another turn.
+                self._read_ahead()
+                self._write_bytes(_RESET)
+                self._ahead = 1
             named = {"_begin": begin, "_database": database, "db": database}
             self._pristine = {**self._pristine, **named}
             self.__dict__.update(named)
-        if entered != (database, begin):
-            if entered is not None:
-                self._leave_again()
             self._write_bytes(self._entry(database))
             self._ahead += self._entry_replies()
+        self._entered = None
         self._read_ahead()
-
-    def _leave_again(self) -> None:
-        """Reset once more what was entered for another turn, whatever became of that."""
-        try:
-            self._read_ahead()
-        except pymysql.Error:
-            if self._sock is None:
-                raise
-        self._write_bytes(_RESET)
-        self._ahead = 1
 
     def _entry(self, database: str) -> bytes:
         commands = [_command(COMMAND.COM_INIT_DB, database), _query(self._beginning())]

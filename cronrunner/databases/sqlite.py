@@ -102,7 +102,7 @@ class SQLite:
             raise
         return session
 
-    def foresee(self, session: Any, database: str) -> None:  # noqa: ANN401 - sqlite3.Connection
+    def foresee(self, session: Any, *, more: bool) -> None:  # noqa: ANN401 - sqlite3.Connection
         """Do nothing: no file is opened twice."""
 
     def retire(self, session: Any, *, proving: bool = False) -> None:  # noqa: ANN401 - sqlite3.Connection

@@ -19,10 +19,6 @@ from typing import Any, Final, Protocol
 
 from cronrunner.databases import ServerParts, describe, facts
 
-#: Gives the database of the next visit that the calling thread makes on a server; empty if nobody
-#: knows.
-Following = Callable[[], str]
-
 #: How many leftovers of a reset are named.
 _NAMED: Final = 5
 
@@ -99,15 +95,10 @@ class Sessions:
         else:
             self._kept.append(retired)
 
-    def foresee(self, session: Any, following: Following, *, same: str | None) -> None:  # noqa: ANN401 - as above
-        """Let the next commit, the last one of a job, take along what makes the session new.
-
-        What comes next is another job of the ``same`` visit, on that database, or what is
-        ``following`` it.
-        """
-        if self._proved is False or not (self._reuse or same):
-            return
-        self.parts.kind.foresee(session, same or (following() if self._proved else ""))
+    def foresee(self, session: Any, *, more: bool) -> None:  # noqa: ANN401 - as above
+        """Let the next commit, the last one of a job, take along what makes the session new."""
+        if self._proved is not False and (more or self._reuse):
+            self.parts.kind.foresee(session, more=more)
 
     def spare(self) -> None:
         """Close a session that is kept, since another process opens one in its place."""

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, QueuePool
 
 from cronrunner.databases.base import tenant_dialect
 from cronrunner.engines.cancelling import Canceller
-from cronrunner.engines.sessions import Following, Sessions
+from cronrunner.engines.sessions import Sessions
 from cronrunner.errors import VisitOverError
 from cronrunner.model import Killed, Tenant
 
@@ -89,11 +89,10 @@ class TenantEngine:
         """Set the longest that a statement of the sessions to be opened may take."""
         self._statement_seconds = seconds
 
-    def foresee(self, *, more: bool, following: Following = lambda: "") -> None:
+    def foresee(self, *, more: bool) -> None:
         """Take note that the next commit ends a job; with ``more`` the visit has another one."""
         if len(self._open) == 1:
-            same = self._database if more else None
-            self._sessions.foresee(self._open[0], following, same=same)
+            self._sessions.foresee(self._open[0], more=more)
 
     def lock(self, name: str) -> bool | None:
         """Take a named lock of the server until the session ends; see ``DatabaseKind.lock``."""

@@ -41,7 +41,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -93,14 +92,12 @@ class Performer:
         pause: Callable[[timedelta], None],
         on_stuck: Callable[[Result], None],
         on_reached: Callable[[Tenant], None],
-        following: Callable[[Tenant], str] = lambda _: "",
         isolated: Isolated | None = None,
         shared: Shared | None = None,
     ) -> None:
         """``pause`` waits for a debug delay and returns early when the run is draining.
 
-        ``on_reached`` is told when a visit has its session, before its job begins. ``following``
-        gives the database that the calling thread visits next on the same server. ``on_stuck``
+        ``on_reached`` is told when a visit has its session, before its job begins. ``on_stuck``
         is given the result of an attempt that nothing could end. ``isolated`` makes the attempts
         of isolated jobs; without it, as in their processes, all are made here. ``shared`` is what
         the contexts have in common.
@@ -120,7 +117,6 @@ class Performer:
         self._isolated = isolated
         self._shared = shared
         self._on_reached = on_reached
-        self._following = following
 
     def __call__(self, visit: VisitRequest) -> Iterator[Result]:
         """Make the attempts of a visit, giving each result as soon as it is there."""
@@ -380,8 +376,7 @@ class Performer:
             return attempt
         deadline = self._watch(attempt, self._grace, attempt.engine)
         if attempt.engine is not None and attempt.error is None and not attempt.request.dry_run:
-            following = partial(self._following, attempt.tenant)
-            attempt.engine.foresee(more=attempt.more, following=following)
+            attempt.engine.foresee(more=attempt.more)
         try:
             rows = attempt.context.finish(commit=attempt.error is None)
             if rows:

@@ -48,12 +48,6 @@ class Executor(Protocol):
         Visits of a server that refuses them (``Result.unreached``) wait for one that does not.
         """
 
-    def following(self, tenant: Tenant) -> str:
-        """Return the database that the calling thread, at work on ``tenant``, visits next.
-
-        Only if it is on the same server; empty if that is not known.
-        """
-
     def abandon(self, request: Request) -> None:
         """Give up the thread that is stuck in ``request``; another takes its place."""
 

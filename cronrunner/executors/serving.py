@@ -240,10 +240,6 @@ class Serving:
         if visit is not None and visit.is_awaited and self._is_mine(visit):
             self._say(Reached(visit.place))
 
-    def following(self, tenant: Tenant) -> str:
-        """Return the database that the calling thread visits next, on the same server."""
-        return "" if self._executor is None else self._executor.following(tenant)
-
     def stuck(self, result: Result) -> None:
         """Say that an attempt cannot be ended, and go on without its thread."""
         executor = self._executor

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from cronrunner.executors.base import OnResult, Perform
 from cronrunner.executors.breaking import Breakers
 from cronrunner.executors.turns import Turn, Turns
-from cronrunner.model import Tenant
 
 
 class ThreadExecutor(Turns):
@@ -29,8 +28,6 @@ class ThreadExecutor(Turns):
     ) -> None:
         super().__init__(on_result, concurrency=concurrency, permits=permits, breakers=breakers)
         self._perform = perform
-        #: What the calling thread is at.
-        self._here = threading.local()
         #: The servers whose visits the threads make.
         self._mine: Iterable[str] = self._queues
         for _ in range(self._threads_at_first()):
@@ -81,17 +78,7 @@ class ThreadExecutor(Turns):
         self._begin(turn)
         return turn
 
-    def following(self, tenant: Tenant) -> str:
-        """Return the database that the calling thread visits next on the server of ``tenant``."""
-        turn: Turn | None = getattr(self._here, "turn", None)
-        breaker = self._breakers.of(tenant.server)
-        if turn is None or turn.tenant != tenant or not (breaker is None or breaker.is_quiet):
-            return ""
-        visit = self._foresee(turn)
-        return "" if visit is None else visit.tenant.database
-
     def _visit(self, turn: Turn, perform: Perform) -> None:
-        self._here.turn = turn
         attempts = perform(turn.visit)
         try:
             for result in attempts:

@@ -48,8 +48,6 @@ class Turn:
     refused: bool = False
     #: It has ended, or nobody waits for it any more.
     is_over: bool = False
-    #: What the same thread does next, if all goes well: nobody else takes it meanwhile.
-    following: VisitRequest | None = None
 
     def __post_init__(self) -> None:
         self.requests = deque(self.visit.requests)
@@ -171,7 +169,6 @@ class Turns:
         with self._low:
             waiting = [visit for queue in self._queues.values() for visit in queue]
             waiting += [visit for _, _, visit in self._delayed]
-            waiting += [turn.following for turn in self._turns if turn.following is not None]
             never = [request for visit in waiting for request in visit.requests]
             begun: list[Request] = []
             for turn in self._turns:
@@ -204,27 +201,7 @@ class Turns:
             waiting = [visit for queue in self._queues.values() for visit in queue]
             for queue in self._queues.values():
                 queue.clear()
-            for turn in self._turns:
-                if turn.following is not None:
-                    waiting.append(turn.following)
-                    turn.following = None
         return waiting
-
-    def _foresee(self, turn: Turn) -> VisitRequest | None:
-        """Keep the visit for a turn that is next, if it is of the same server."""
-        server = turn.tenant.server
-        with self._work_there:
-            queue = self._queues[server]
-            if turn.is_over or self._draining or not queue or turn.following is not None:
-                return turn.following
-            # Whose turn it is when this one has ended.
-            mine = self._running[server] - 1
-            others = self._roomy(self._queues)
-            if any(self._running[other] < mine for other in others if other != server):
-                return None
-            turn.following = queue.popleft()
-            self._see_low(server)
-            return turn.following
 
     def _until_due(self) -> float | None:
         """Return how long to wait before a delayed visit, or a probe, is due."""
@@ -273,10 +250,6 @@ class Turns:
         server = turn.tenant.server
         self._running[server] += 1
         self._turns.add(turn)
-        self._see_low(server)
-
-    def _see_low(self, server: str) -> None:
-        """Ask for more visits if few are left. The caller holds the lock."""
         if len(self._queues[server]) <= self._low_water[server]:
             self._low.notify()
 
@@ -308,9 +281,6 @@ class Turns:
         self._turns.discard(turn)
         self._running[turn.tenant.server] -= 1
         self._breakers.ended(turn.tenant)
-        if turn.following is not None:
-            self._queues[turn.tenant.server].appendleft(turn.following)
-            turn.following = None
         if turn.requests:
             self._again(VisitRequest(tenant=turn.tenant, requests=tuple(turn.requests)))
         if self._draining or not self._running.total():
