@@ -77,6 +77,7 @@ class Parts:
         for tenant in self._tenants:
             result = result_of(_request(run, tenant, fence=1))
             self._log.on(ExecutionFinished(result=result))
+        logs.flush()
 
 
 def measure_parts(fleet: Fleet, rounds: int) -> list[Mapping[str, float]]:

@@ -102,8 +102,8 @@ class Turns:
                     due = time.monotonic() + delay.total_seconds()
                     heapq.heappush(self._delayed, (due, next(self._numbers), visit))
             if delay is None:
-                for server, queue in self._queues.items():
-                    self._low_water[server] = len(queue) // 2
+                for server in {visit.tenant.server for visit in visits}:
+                    self._low_water[server] = len(self._queues[server]) // 2
             self._work_there.notify(len(visits))
 
     def queued(self, server: str) -> int:

@@ -28,6 +28,9 @@ Format = Literal["auto", "json", "console"]
 #: How long a line that may wait does so for others.
 _LINGER_SECONDS: Final = 0.05
 
+#: Bytes that a pipe takes in one piece, on Linux.
+_PIECE: Final = 4096
+
 #: Below a warning they log statements and rows, or what no operator asks for.
 _QUIET_LIBRARIES: Final = ("alembic", "asyncio", "sqlalchemy", "urllib3")
 
@@ -172,16 +175,28 @@ class Output:
         try:
             while self._later:
                 context, write = self._later.popleft()
-                context.run(write)
+                try:
+                    context.run(write)
+                except Exception as error:  # noqa: BLE001 - whoever writes next did nothing wrong
+                    kind = type(error).__name__
+                    lines.append(f"cronrunner: a line could not be made: {kind}")
         finally:
             self._made = None
         return lines
 
     def _put(self, lines: list[str]) -> None:
+        """Write lines, as many at once as arrive in one piece among those of other processes."""
         stream = self._stream or sys.stderr
-        with suppress(OSError, ValueError, RuntimeError):
-            stream.write("".join(f"{line}\n" for line in lines))
-            stream.flush()
+        piece: list[str] = []
+        size = 0
+        for line in lines:
+            # In characters: lines of JSON are ASCII.
+            if piece and size + len(line) >= _PIECE:
+                _write_piece(stream, piece)
+                piece, size = [], 0
+            piece.append(f"{line}\n")
+            size += len(line) + 1
+        _write_piece(stream, piece)
 
     def is_terminal(self) -> bool:
         """Tell whether people read the stream."""
@@ -189,6 +204,12 @@ class Output:
             return (self._stream or sys.stderr).isatty()
         except ValueError:  # it is closed
             return False
+
+
+def _write_piece(stream: TextIO, lines: list[str]) -> None:
+    with suppress(OSError, ValueError, RuntimeError):
+        stream.write("".join(lines))
+        stream.flush()
 
 
 class _Handler(logging.Handler):

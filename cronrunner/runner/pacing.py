@@ -29,7 +29,7 @@ class Pace:
         elapsed = now - at
         begun = length - queued
         wanted = round(begun * _AHEAD_SECONDS / elapsed) if elapsed > 0 else 0
-        return min(max(wanted, least), max(_MOST, least)) - queued
+        return max(min(max(wanted, least), max(_MOST, least)) - queued, 0)
 
     def filled(self, server: str, length: int, *, now: float) -> None:
         """Take note of the length to which a queue was filled."""

@@ -33,6 +33,7 @@ from cronrunner.logs import (
     configure,
     flush,
     job_logger,
+    listening,
     request_logger,
 )
 from cronrunner.logs.lines import Line, line_of, request_served, uncaught
@@ -641,6 +642,38 @@ def test_the_line_of_an_execution_is_before_any_later_one(log: Log) -> None:
         "execution succeeded",
         "next",
     ] * 3
+
+
+def test_lines_of_executions_are_written_in_pieces_that_a_pipe_takes_whole(
+    make_log: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = make_log()
+    pieces: list[str] = []
+    monkeypatch.setattr(log._stream, "write", pieces.append)
+    listener = LogListener()
+    for _ in range(100):
+        listener.on(events.ExecutionFinished(result=result()))
+    flush()
+
+    assert sum(piece.count("\n") for piece in pieces) == 100
+    assert 1 < len(pieces) < 50
+    assert all(len(piece) <= 4096 and piece.endswith("\n") for piece in pieces)
+
+
+def test_a_line_that_cannot_be_made_is_nobody_elses_mistake(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = LogListener()
+    listener.on(events.ExecutionFinished(result=result()))
+    monkeypatch.setattr(listening, "line_of", lambda _: 1 / 0)
+    listener.on(events.ExecutionFinished(result=result()))
+    flush()
+    monkeypatch.undo()
+    job_logger().info("next")
+
+    first, second, third = log.text.splitlines()
+    assert json.loads(third)["message"] == "next"
+    assert "cronrunner: a line could not be made: ZeroDivisionError" in {first, second}
 
 
 def test_the_line_of_an_execution_comes_by_itself_and_says_when_it_ended(log: Log) -> None:

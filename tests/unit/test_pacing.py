@@ -50,6 +50,12 @@ def test_servers_are_paced_apart(pace: Pace) -> None:
     assert pace.room("slow", 8, least=LEAST, now=2.0) == LEAST - 8
 
 
+def test_a_queue_that_is_long_for_its_pace_gets_nothing(pace: Pace) -> None:
+    pace.filled("one", 256, now=1.0)
+
+    assert pace.room("one", 100, least=8, now=100.0) == 0
+
+
 def test_what_was_queued_again_does_no_harm(pace: Pace) -> None:
     pace.filled("one", 4, now=1.0)
 
