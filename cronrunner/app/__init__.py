@@ -242,7 +242,7 @@ class App:
 
         limits = self.settings.runner.shrink
         # Of a large fleet it is not kept beside the plan.
-        accepted = self.queries.accepted_tenants(source.server).get(source.server, frozenset())
+        accepted = self.queries.accepted_tenants_of(source.server)
         return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
 
     def plan(  # noqa: PLR0913 - each has a name of its own

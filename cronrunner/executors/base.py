@@ -14,6 +14,11 @@ Perform = Callable[[VisitRequest], Iterator[Result]]
 OnResult = Callable[[Result], None]
 
 
+def low_water(length: int) -> int:
+    """Return how short a queue gets, from its length when it was filled, before more is wanted."""
+    return length // 2
+
+
 class Executor(Protocol):
     """Carries out visits, several at a time, within the limits of their servers."""
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from cronrunner.errors import CronrunnerError
-from cronrunner.executors.base import OnResult
+from cronrunner.executors.base import OnResult, low_water
 from cronrunner.executors.breaking import Breakers
 from cronrunner.model import Request, Result, Tenant, VisitRequest
 
@@ -103,7 +103,7 @@ class Turns:
                     heapq.heappush(self._delayed, (due, next(self._numbers), visit))
             if delay is None:
                 for server in {visit.tenant.server for visit in visits}:
-                    self._low_water[server] = len(self._queues[server]) // 2
+                    self._low_water[server] = low_water(len(self._queues[server]))
             self._work_there.notify(len(visits))
 
     def queued(self, server: str) -> int:

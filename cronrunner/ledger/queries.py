@@ -155,19 +155,22 @@ class Queries:
             ).scalar_one_or_none()
         return found
 
-    def accepted_tenants(self, server: str | None = None) -> Mapping[str, frozenset[str]]:
-        """Return server -> tenant names of the last accepted discovery, of one server or of all.
+    def accepted_tenants(self) -> Mapping[str, frozenset[str]]:
+        """Return server -> tenant names of the last accepted discovery."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        with self._engine.connect() as connection:
+            for row in connection.execute(select(tenants.c.server, tenants.c.tenant)):
+                found[row.server].add(row.tenant)
+        return {server: frozenset(names) for server, names in found.items()}
+
+    def accepted_tenants_of(self, server: str) -> frozenset[str]:
+        """Return the tenant names of a server's last accepted discovery.
 
         Here and in ``pairs`` the names of a fleet are the texts that discovery has.
         """
-        found: defaultdict[str, set[str]] = defaultdict(set)
-        query = select(tenants.c.server, tenants.c.tenant)
-        if server is not None:
-            query = query.where(tenants.c.server == server)
+        query = select(tenants.c.tenant).where(tenants.c.server == server)
         with self._engine.connect() as connection:
-            for row in connection.execute(query):
-                found[row.server].add(intern(row.tenant))
-        return {server: frozenset(names) for server, names in found.items()}
+            return frozenset(map(intern, connection.execute(query).scalars()))
 
     def tenants_seen(self) -> Mapping[str, datetime]:
         """Return when each tenant of the last accepted discovery was first seen."""

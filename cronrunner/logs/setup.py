@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -93,20 +92,23 @@ def job_logger() -> FilteringBoundLogger:
 
 def rendered_lines() -> Callable[[str], None]:
     """Return what writes lines that another process of the run has rendered."""
-    output: Output = structlog.get_config()["logger_factory"]()
-    return output.write
+    return _output().write
 
 
 def flush() -> None:
     """Write the lines that wait for others: nothing may come after this."""
-    output: Output = structlog.get_config()["logger_factory"]()
-    output.flush()
+    _output().flush()
 
 
 def soon() -> Callable[[Callable[[], None]], None]:
     """Return what has a line written a moment later, but before any that is written by then."""
+    return _output().later
+
+
+def _output() -> Output:
+    """Return what ``configure`` has made."""
     output: Output = structlog.get_config()["logger_factory"]()
-    return output.later
+    return output
 
 
 def request_logger() -> Callable[[str], None]:
@@ -124,8 +126,8 @@ class Output:
         self._lock = threading.RLock()
         #: What writes a line each, and the context in which it is to do so.
         self._later: deque[tuple[Context, Callable[[], None]]] = deque()
-        #: A thread is there to write them.
-        self._is_awake = False
+        #: A thread is about to write them.
+        self._is_due = False
         #: The lines of those, while they are being made.
         self._made: list[str] | None = None
 
@@ -146,9 +148,11 @@ class Output:
         database, and the thread is free for the next one.
         """
         self._later.append((copy_context(), write))
-        if not self._is_awake:
-            self._is_awake = True
-            threading.Thread(target=self._write_later, name="log-writer", daemon=True).start()
+        if not self._is_due:
+            self._is_due = True
+            timer = threading.Timer(_LINGER_SECONDS, self._write_due)
+            timer.name, timer.daemon = "log-writer", True
+            timer.start()
 
     def flush(self) -> None:
         """Write what was to be written later."""
@@ -156,15 +160,10 @@ class Output:
             if lines := self._make():
                 self._put(lines)
 
-    def _write_later(self) -> None:
-        """Write what is there from time to time, until nothing is."""
-        while self._is_awake:
-            time.sleep(_LINGER_SECONDS)
-            self.flush()
-            # Whoever adds to it now makes a thread of his own, or is seen here.
-            self._is_awake = False
-            if self._later:
-                self._is_awake = True
+    def _write_due(self) -> None:
+        # At first: what is added from now on has a thread of its own.
+        self._is_due = False
+        self.flush()
 
     def _make(self) -> list[str]:
         """Make the lines of what waits. The caller holds the lock."""

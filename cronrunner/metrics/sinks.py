@@ -77,7 +77,8 @@ class Pushgateway:
                 parts._replace(netloc=address).geturl(),
                 self.job,
                 payload.collector(job_label=PUSHED_JOB_LABEL),
-                timeout=self.timeout.total_seconds(),
+                # Longer than anybody waits for it: that is what a failure is to name.
+                timeout=2 * self.timeout.total_seconds(),
                 handler=partial(_handle, parts.username, parts.password),
             )
         except HTTPError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from cronrunner.executors.base import low_water
+
 #: What begins in this time is claimed ahead.
 _AHEAD_SECONDS: Final = 0.1
 #: Visits claimed ahead at the most.
@@ -19,12 +21,12 @@ class Pace:
     _filled: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def room(self, server: str, queued: int, *, least: int, now: float) -> int:
-        """Return how many visits a queue is to be filled with: none while half of it is there.
+        """Return how many visits a queue is to be filled with: none before it is low.
 
         ``least`` is the length to which it is filled at any pace.
         """
         at, length = self._filled.get(server, (now, least))
-        if queued > max(length, least) // 2:
+        if queued > low_water(max(length, least)):
             return 0
         elapsed = now - at
         begun = length - queued

@@ -77,8 +77,7 @@ def test_a_pushgateway_that_hangs_costs_its_timeout_and_no_outcome(
     finished = fleet.run("--json")
 
     assert (finished.code, finished.document["outcomes"]) == (0, {"succeeded": 3})
-    # Whichever is first: the request's own timeout, or the patience with the whole delivery.
-    assert "not delivered within 1s" in finished.stderr or "timed out" in finished.stderr
+    assert "not delivered within 1s" in finished.stderr
     # The timeout, what the push imports, and a busy machine.
     assert time.monotonic() - began_at < without + 1 + 5
     assert set(written(fleet).values()) == {2}

@@ -58,7 +58,7 @@ def lost_for_good(server: MariaDB, fleet: Fleet) -> str:
         until(lambda: began(fleet) == {"t0", "t1", "t2", "t3"})
         until(lambda: len(recorded(server)) == 2)
         # What has an outcome there is spooled all the same if its writer was not told so.
-        time.sleep(0.2)
+        until(lambda: all(each["command"] == "Sleep" for each in server.process_list()))
         server.kill()
         go(fleet)
         run = finish(process)
