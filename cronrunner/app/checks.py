@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cronrunner import schedule
 from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
-from cronrunner.config import JobSettings, Settings, load_rest
+from cronrunner.config import JobSettings, LedgerSettings, ServerSettings, Settings, load_rest
 from cronrunner.errors import Problem
 from cronrunner.ledger.engine import ledger_file
 from cronrunner.model import Effects, Job, Option, format_duration
@@ -93,13 +93,19 @@ def _server_errors(settings: Settings) -> Iterator[Problem]:
 
 
 def _certificate_errors(settings: Settings) -> Iterator[Problem]:
-    places: list[tuple[tuple[str, ...], Path | None]] = [
-        (("servers", name, "tls_ca"), server.tls_ca) for name, server in settings.servers.items()
+    places: list[tuple[tuple[str, ...], ServerSettings | LedgerSettings]] = [
+        (("servers", name, "tls_ca"), server) for name, server in settings.servers.items()
     ]
-    places.append((("ledger", "tls_ca"), settings.ledger.tls_ca))
-    for location, given in places:
-        if given is not None and not (settings.folder / given).is_file():
-            text = f"{'.'.join(location)}: expected a file of certificates, got {given}, no file"
+    places.append((("ledger", "tls_ca"), settings.ledger))
+    for location, section in places:
+        given, place = section.tls_ca, ".".join(location)
+        if given is None:
+            continue
+        if section.tls != "verify":
+            text = f"{place}: expected tls: verify beside it, got {section.tls}: nothing is checked"
+            yield _at(settings, text, *location)
+        if not (settings.folder / given).is_file():
+            text = f"{place}: expected a file of certificates, got {given}, no file"
             yield _at(settings, text, *location)
 
 

@@ -106,12 +106,27 @@ def test_a_server_that_cannot_work_is_an_error(errors: Check, server: str, expec
 
 
 def test_a_file_of_certificates_that_is_not_there_is_an_error(errors: Check) -> None:
-    server = "{url: 'mysql://u@h', tls_ca: ca.pem, discover: {list: [a]}}"
+    server = "{url: 'mysql://u@h', tls: verify, tls_ca: ca.pem, discover: {list: [a]}}"
     expected = "servers.main.tls_ca: expected a file of certificates, got "
     (problem,) = errors(f"servers:\n  main: {server}\n")
 
     assert problem.startswith(f"tenants.yaml:2: {expected}")
     assert problem.endswith("ca.pem, no file")
+
+
+def test_certificates_that_nothing_is_checked_against_are_an_error(
+    errors: Check, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").touch()
+    server = "{url: 'mysql://u@h', tls: required, tls_ca: ca.pem, discover: {list: [a]}}"
+    ledger = "{url: 'mysql://u@h/ledger', tls_ca: ca.pem}"
+    problems = errors(f"servers:\n  main: {server}\nledger: {ledger}\n")
+
+    expected = "tls_ca: expected tls: verify beside it, got"
+    assert problems == [
+        f"tenants.yaml:2: servers.main.{expected} required: nothing is checked",
+        f"tenants.yaml:3: ledger.{expected} auto: nothing is checked",
+    ]
 
 
 @pytest.mark.parametrize("effects", Effects)
