@@ -147,7 +147,7 @@ class JobContext:
         """
         if self._connection is None:
             engine = self._tenant_engine()
-            if engine.pool.checkedout():  # type: ignore[attr-defined] # a QueuePool of one
+            if engine.pool.checkedout():  # type: ignore[attr-defined] # a VisitPool
                 raise ConnectionBusyError
             self._connection = engine.connect()
             if self._job.transaction is not Transaction.NONE:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from cronrunner.databases import ServerParts, describe, facts
+from cronrunner.engines.leasing import Mould
 
 #: How many leftovers of a reset are named.
 _NAMED: Final = 5
@@ -43,6 +44,7 @@ class Sessions:
     def __init__(self, parts: ServerParts, *, on_fallback: Callable[[str], None]) -> None:
         """``on_fallback`` is told, once, why sessions are not used again after all."""
         self.parts = parts
+        self.mould = Mould(parts)
         #: Whether sessions are kept from one visit to the next.
         self._reuse = parts.endpoint.reuse
         self._on_fallback = on_fallback

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, Never
+from typing import Any
 
-from sqlalchemy import Engine, QueuePool
+from sqlalchemy import Engine
 
-from cronrunner.databases.base import tenant_dialect
 from cronrunner.engines.cancelling import Canceller
+from cronrunner.engines.leasing import retire
 from cronrunner.engines.sessions import Sessions
 from cronrunner.errors import VisitOverError
 from cronrunner.model import Killed, Tenant
-
-#: Seconds until a second checkout of a visit's one connection is an error. A job's own
-#: threads may take turns on it; who waits for himself should not wait long.
-_CHECKOUT_SECONDS: Final = 2.0
 
 
 class TenantEngine:
@@ -52,25 +48,7 @@ class TenantEngine:
     def _make_engine(self) -> Engine:
         # No event is emitted for an engine that is left behind: a listener of its job may raise.
         self._turn = object()
-        dialect = tenant_dialect(self._parts.dialect, self._default_schema())
-        pool = _VisitPool(
-            partial(self._session, self._turn),
-            pool_size=1,
-            max_overflow=0,
-            timeout=_CHECKOUT_SECONDS,
-            reset_on_return=None,
-            dialect=dialect,
-        )
-        return Engine(
-            pool,
-            dialect,
-            self._parts.endpoint.url._replace(database=self._database),
-            hide_parameters=True,
-            execution_options={"compiled_cache": self._parts.compiled},
-        )
-
-    def _default_schema(self) -> str | None:
-        return "main" if self._parts.kind.name == "sqlite" else self._database
+        return self._sessions.mould.engine(self._database, partial(self._session, self._turn))
 
     @property
     def entry_timeout(self) -> timedelta | None:
@@ -121,7 +99,7 @@ class TenantEngine:
         """Give the next job an engine, and a session that is as good as new, if there is one."""
         left, self.engine = self.engine, self._make_engine()
         used = self._free(left)
-        _empty(left)
+        retire(left)
         if used is None:
             return
         try:
@@ -143,7 +121,7 @@ class TenantEngine:
         self._turn = object()
         used = self._free(self.engine) if clean else None
         self._drop()
-        _empty(self.engine)
+        retire(self.engine)
         if used is not None:
             self._sessions.give(used)
 
@@ -168,7 +146,7 @@ class TenantEngine:
 
     def _free(self, engine: Engine) -> Any | None:  # noqa: ANN401 - a DBAPI connection
         """Take the one session from an engine to which it was given back; otherwise end all."""
-        is_returned = not engine.pool.checkedout()  # type: ignore[attr-defined] # a QueuePool
+        is_returned = not engine.pool.checkedout()  # type: ignore[attr-defined] # a VisitPool
         if len(self._open) == 1 and is_returned and not self.is_severed:
             self._ready = None
             return self._open.pop()
@@ -179,25 +157,3 @@ class TenantEngine:
         sessions, self._open, self._ready = self._open, [], None
         for session in sessions:
             self._sessions.close_one(session)
-
-
-class _VisitPool(QueuePool):
-    """A pool of one connection that is made for each job of each tenant."""
-
-    def _should_wrap_creator(self, creator: Any) -> Any:  # noqa: ANN401 - as the base has it
-        """Take the creator as it is; otherwise it is inspected for its arguments each time."""
-        return lambda record: creator()  # noqa: ARG005 - the pool's record
-
-
-def _empty(engine: Engine) -> None:
-    """Take its sessions from an engine that a job may have kept, without ending them."""
-    engine.pool = _OVER
-
-
-def _refuse() -> Never:
-    raise VisitOverError
-
-
-#: The pool of every engine whose turn is over: to make each an empty one costs as much as a new
-#: engine.
-_OVER: Final = QueuePool(_refuse, pool_size=1, max_overflow=-1)
