@@ -78,6 +78,8 @@ class Catalogue:
         #: What the command line says of options.
         self.asked: Asked = EMPTY
         self._options = self._all_values()
+        #: Job -> what it is on every tenant of which the file says nothing.
+        self._common: dict[str, Work] = {}
         # A run asks for one tenant's settings once per job, tenant by tenant.
         self._tenant = lru_cache(maxsize=64)(settings.tenant)
 
@@ -97,6 +99,7 @@ class Catalogue:
         if asked != self.asked:
             self.asked = asked
             self._options = self._all_values()
+            self._common.clear()
 
     def _all_values(self) -> dict[str, Mapping[str, Any]]:
         return {
@@ -121,8 +124,11 @@ class Catalogue:
         from cronrunner.execution import Work  # noqa: PLC0415 - for whom executes something
 
         name = request.key.job
-        job = self._on(self.jobs[name.partition(":")[0]], tenant)
         own = self._tenant(tenant.name) if tenant.name != FLEET else TenantSettings()
+        is_common = not own.jobs and own.debug_delay is None
+        if is_common and (common := self._common.get(name)) is not None:
+            return common
+        job = self._on(self.jobs[name.partition(":")[0]], tenant)
         options = self.options(job, tenant)
         if name.endswith(_PREPARE):
             prepare = self._started(_hook(job.prepare))
@@ -137,13 +143,16 @@ class Catalogue:
                 prepared=_value(prepared, job, slot),
                 results=lambda: results(job.name, slot),
             )
-        return Work(
+        work = Work(
             job=job,
             call=self._started(job.call),
             options=options,
             prepared=_value(prepared, job, request.key.slot_key),
             delay=own.debug_delay,
         )
+        if is_common and job.prepare is None:
+            self._common[name] = work
+        return work
 
     def start(self) -> None:
         """Call the start-up hook now, if there is one. Raises ``StartupError``."""

@@ -44,6 +44,9 @@ _CAUSE_LIMIT: Final = 300
 _NOTE_LIMIT: Final = 500
 #: Bytes of a job's counters as JSON: a TEXT of MySQL holds 65,535.
 _COUNTERS_LIMIT: Final = 60_000
+#: What a character of a name takes there at the most, and a pair without its name.
+_WRITTEN: Final = 12
+_PAIR: Final = 30
 #: Characters of what ``prepare`` returns, as JSON: escaped, it fits into the smallest packet that
 #: servers are commonly set to take (4 MB). One that does not would cost the run its ledger.
 _VALUE_LIMIT: Final = 2_000_000
@@ -104,10 +107,11 @@ class Classifier:
         return replace(result, outcome=outcome, reason=reason, by_job=True)
 
     def _text(self, text: str) -> str:
-        clean = text.encode("utf-8", "backslashreplace").decode()
-        # What would drive the terminal of whoever reads it is written out.
-        visible = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], clean)
-        return self._redactor.text(visible)[:_ERROR_LIMIT]
+        if not text.isprintable():
+            text = text.encode("utf-8", "backslashreplace").decode()
+            # What would drive the terminal of whoever reads it is written out.
+            text = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+        return self._redactor.text(text)[:_ERROR_LIMIT]
 
     def _expired(self, result: Result, deadline: Deadline | None, error: DeadlineError) -> Result:
         """Tell a job that took too long from one that a drain did not wait for."""
@@ -213,6 +217,8 @@ def _check_size(counters: Mapping[str, int]) -> None:
     if too_large:
         msg = f"expected counters of at most 64 bits, got more in {', '.join(too_large)}"
         raise CountersError(msg[:_CAUSE_LIMIT])
+    if sum(map(len, counters)) * _WRITTEN + len(counters) * _PAIR <= _COUNTERS_LIMIT:
+        return
     size = len(json.dumps(counters))
     if size > _COUNTERS_LIMIT:
         msg = f"expected counters of at most {_COUNTERS_LIMIT} bytes as JSON, got {size}"

@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -30,14 +31,14 @@ from structlog.contextvars import get_contextvars
 from structlog.typing import EventDict, WrappedLogger
 
 from cronrunner import __version__
-from cronrunner.logs.lines import Line
-from cronrunner.model import EMPTY, WELL, Outcome
+from cronrunner.logs.lines import Line, words_of
+from cronrunner.model import WELL, Outcome, Request
 from cronrunner.redaction import Redactor, clip, description, format_traceback
 
 #: Bytes of a line of JSON; collectors cut or refuse what is longer.
 LINE_LIMIT: Final = 32_000
-#: The context variable that holds the words of the execution.
-BOUND: Final = "cronrunner"
+#: Whose words are on each line: of what a request asks for, on which server.
+EXECUTION: Final[ContextVar[tuple[Request, str] | None]] = ContextVar("execution", default=None)
 
 _DEPTH: Final = 4
 _INT64: Final = 2**63
@@ -186,7 +187,8 @@ class Renderer(ABC):
 
     def _entry(self, event_dict: EventDict) -> _Entry:
         context = get_contextvars()
-        fields = dict(context.pop(BOUND, EMPTY))
+        bound = EXECUTION.get()
+        fields = {} if bound is None else words_of(*bound)
         text, logger = event_dict.pop("event", ""), event_dict.pop("_logger", None)
         line, error = event_dict.pop("_line", None), _exception(event_dict.pop("exc_info", None))
         at = event_dict.pop("_at", None)

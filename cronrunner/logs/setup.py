@@ -7,8 +7,8 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Final, Literal, TextIO
 
@@ -18,7 +18,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from cronrunner.logs import lines
-from cronrunner.logs.rendering import BOUND, Cleaner, Console, Ecs
+from cronrunner.logs.rendering import EXECUTION, Cleaner, Console, Ecs
 from cronrunner.model import Request, Tenant
 from cronrunner.redaction import Redactor
 
@@ -67,21 +67,28 @@ def configure(
     _take_over_hooks()
 
 
-@contextmanager
-def bound(request: Request, tenant: Tenant) -> Iterator[None]:
+class bound:  # noqa: N801 - a function to whoever uses it
     """Put the words of an attempt on every line that this thread logs meanwhile.
 
     What a job binds for itself with ``structlog.contextvars`` ends with the attempt.
     """
-    if before := get_contextvars():
+
+    __slots__ = ("_before", "_execution")
+
+    def __init__(self, request: Request, tenant: Tenant) -> None:
+        self._execution = request, tenant.server
+
+    def __enter__(self) -> None:
+        self._before = get_contextvars()
+        if self._before:
+            clear_contextvars()
+        EXECUTION.set(self._execution)
+
+    def __exit__(self, *_: object) -> None:
+        EXECUTION.set(None)
         clear_contextvars()
-    bind_contextvars(**{BOUND: lines.words_of(request, tenant.server)})
-    try:
-        yield
-    finally:
-        clear_contextvars()
-        if before:
-            bind_contextvars(**before)
+        if self._before:
+            bind_contextvars(**self._before)
 
 
 def job_logger() -> FilteringBoundLogger:
