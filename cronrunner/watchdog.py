@@ -120,7 +120,9 @@ class ServerWatch:
         self._sweep_at = _SWEEP
         #: Monotonic seconds until which the thread sleeps.
         self._wakes_at = math.inf
-        self._change = threading.Condition()
+        #: Taken itself, and not by its condition: that is quicker.
+        self._lock = threading.RLock()
+        self._change = threading.Condition(self._lock)
         self._closed = False
         threading.Thread(target=self._watch, name=f"watchdog-{name}", daemon=True).start()
 
@@ -135,7 +137,7 @@ class ServerWatch:
 
     def cancel_all(self) -> None:
         """Let every deadline expire now."""
-        with self._change:
+        with self._lock:
             waiting = [deadline for _, _, deadline in self._heap if not deadline.done]
         now = time.monotonic()
         for deadline in waiting:
@@ -145,12 +147,12 @@ class ServerWatch:
 
     def close(self) -> None:
         """End the watch."""
-        with self._change:
+        with self._lock:
             self._closed = True
             self._change.notify()
 
     def _look_again(self, deadline: Deadline, at: float) -> None:
-        with self._change:
+        with self._lock:
             deadline.due = at
             heapq.heappush(self._heap, (at, next(self._order), deadline))
             if len(self._heap) > self._sweep_at:
@@ -181,7 +183,7 @@ class ServerWatch:
 
     def _next(self) -> Deadline | None:
         """Wait for the next deadline that is due."""
-        with self._change:
+        with self._lock:
             while not self._closed:
                 wait = self._heap[0][0] - time.monotonic() if self._heap else None
                 if wait is None or wait > 0:

@@ -133,7 +133,7 @@ class ProcessExecutor(ThreadExecutor):
         if of_fleet:
             for _ in range(min(of_fleet, self.concurrency) - self._threads):
                 self._start_thread()
-            with self._work_there:
+            with self._lock:
                 self._work_there.notify_all()
         if of_fleet < len(visits):
             self._is_more = True
@@ -198,7 +198,7 @@ class ProcessExecutor(ThreadExecutor):
     def _next_visits(self) -> dict[Process, list[object]]:
         """Return what is to be said to whom."""
         given: dict[Process, list[Any]] = {}
-        with self._work_there:
+        with self._lock:
             share = self._share()
             rooms = {each: each.room(share) for each in self._processes}
             while rooms and not self._closed:
@@ -273,7 +273,7 @@ class ProcessExecutor(ThreadExecutor):
                 self._is_more = True
                 self._hand_over()
                 self._ask_back()
-            with self._work_there:
+            with self._lock:
                 if not self._running.total():
                     # A server may be hopeless by now.
                     self._work_there.notify_all()
@@ -377,7 +377,7 @@ class ProcessExecutor(ThreadExecutor):
             self._outside.emit(VisitFinished(tenant=turn.tenant.name, seconds=seconds))
 
     def _free(self, process: Process, place: int) -> None:
-        with self._work_there:
+        with self._lock:
             turn = process.turns.pop(place)
             process.free.append(place)
             process.is_asked_back = False

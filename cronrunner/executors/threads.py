@@ -53,7 +53,7 @@ class ThreadExecutor(Turns):
                 # What this visit has not delivered may have been done: nobody may do it again.
                 self._failure = error
                 self.drain()
-            with self._work_there:
+            with self._lock:
                 if turn.is_over:
                     # Abandoned as stuck, and back at last: another thread has its place.
                     return
@@ -62,7 +62,7 @@ class ThreadExecutor(Turns):
 
     def _take(self) -> tuple[Turn, Perform] | None:
         """Return the next visit and what is to be done with it."""
-        with self._work_there:
+        with self._lock:
             while not self._closed:
                 if (server := self._next_server(self._mine)) is not None:
                     turn = self._first(server)

@@ -87,7 +87,9 @@ class Writer:
         #: What was taken and is not committed yet.
         self._in_flight: list[Result] = []
         self._calls: deque[_Call] = deque()
-        self._wake = threading.Condition()
+        #: Taken itself, and not by its condition: that is quicker.
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
         self._closing = False
         #: Why the last try was in vain, while it is repeated.
         self._refusal: Exception | None = None
@@ -118,7 +120,7 @@ class Writer:
 
     def add(self, result: Result) -> None:
         """Hand over an outcome."""
-        with self._wake:
+        with self._lock:
             if self.failure is not None and self.spool is not None:
                 self.spool.add([result])
                 return
@@ -130,13 +132,13 @@ class Writer:
 
     def lost_spool(self) -> Spool | None:
         """Return the spool if outcomes go there by now."""
-        with self._wake:
+        with self._lock:
             return None if self.failure is None else self.spool
 
     def do(self, action: Callable[[Connection], T]) -> T:
         """Do something in a transaction and return its answer. Raises ``LedgerError``."""
         call = _Call(action, Future())
-        with self._wake:
+        with self._lock:
             self._check()
             self._calls.append(call)
             self._wake.notify()
@@ -152,14 +154,14 @@ class Writer:
 
     def close(self) -> None:
         """Write what is left and end the thread."""
-        with self._wake:
+        with self._lock:
             self._closing = True
             self._wake.notify()
         # A writer that has failed and still waits for an answer has nothing more to write.
         self._thread.join(timeout=PATIENCE_SECONDS if self.failure is None else _LINGER_SECONDS)
         if self._thread.is_alive():
             self._fail(LedgerError("the ledger did not answer until the end"), [])
-        with self._wake:
+        with self._lock:
             spool, self.spool = self.spool, None
         if spool is not None:
             spool.close()
@@ -199,7 +201,7 @@ class Writer:
 
         A call is taken with the last of the outcomes that were handed over before it.
         """
-        with self._wake:
+        with self._lock:
             while not (self._results or self._calls or self._closing):
                 if not self._wake.wait(max(until - time.monotonic(), 0)):
                     break
@@ -298,7 +300,7 @@ class Writer:
         return answers
 
     def _fail(self, failure: LedgerError, calls: list[_Call]) -> None:
-        with self._wake:
+        with self._lock:
             if self.failure is None and self.spool is not None:
                 self.spool.add([*self._in_flight, *self._results])
             self.failure = self.failure or failure
