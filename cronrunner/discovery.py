@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from sys import intern
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -197,12 +196,12 @@ def _refuse_name(name: str, prefix: str) -> str | None:
 
 def _tenant(settings: Settings, server: str, found: Found) -> Tenant:
     at_server: ServerSettings = settings.servers[server]
-    name = intern(at_server.discover.prefix + found.name)
+    name = at_server.discover.prefix + found.name
     own = settings.tenant(name)
     return Tenant(
         name=name,
         server=server,
-        database=intern(found.database),
+        database=found.database,
         # Most have none, and there may be very many of them.
         labels={**at_server.labels, **found.labels, **own.labels} or EMPTY,
         timezone=own.timezone or found.timezone or at_server.timezone or "UTC",

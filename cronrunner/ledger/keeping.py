@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from sys import intern
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -46,9 +45,7 @@ def accept_tenants(
 ) -> None:
     """Make ``names`` the last accepted discovery of a source."""
     of_server = tenants.c.server == server
-    rows_there = connection.execute(select(tenants.c.tenant).where(of_server)).scalars()
-    # The same texts as those of discovery: of a large fleet they are there once.
-    known = set(map(intern, rows_there))
+    known = set(connection.execute(select(tenants.c.tenant).where(of_server)).scalars())
     wanted = set(names)
     for chunk in chunks(sorted(known - wanted)):
         connection.execute(tenants.delete().where(of_server, tenants.c.tenant.in_(chunk)))

@@ -164,13 +164,10 @@ class Queries:
         return {server: frozenset(names) for server, names in found.items()}
 
     def accepted_tenants_of(self, server: str) -> frozenset[str]:
-        """Return the tenant names of a server's last accepted discovery.
-
-        Here and in ``pairs`` the names of a fleet are the texts that discovery has.
-        """
+        """Return the tenant names of a server's last accepted discovery."""
         query = select(tenants.c.tenant).where(tenants.c.server == server)
         with self._engine.connect() as connection:
-            return frozenset(map(intern, connection.execute(query).scalars()))
+            return frozenset(connection.execute(query).scalars())
 
     def tenants_seen(self) -> Mapping[str, datetime]:
         """Return when each tenant of the last accepted discovery was first seen."""
@@ -250,7 +247,7 @@ def _pair(row: Sequence[Any]) -> Pair:
     job, tenant, run_at, success_at, *rest = row
     # Of most pairs the last run was a success.
     success_at = run_at if success_at == run_at else success_at
-    return Pair(intern(job), intern(tenant), run_at, success_at, *rest)
+    return Pair(intern(job), tenant, run_at, success_at, *rest)
 
 
 def _run_document(row: Row[Any]) -> Document:
