@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 from cronrunner import events
 from cronrunner.model import EMPTY, WELL, Killed, Request, Result
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A line of the product: its level, text, stable name, and fields."""
 
     level: str
     text: str
     action: str
-    fields: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    fields: Mapping[str, Any] = EMPTY
 
 
 def write(
