@@ -9,12 +9,14 @@ in a loop: with threads that take turns hardly anything is in the processor's ca
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 from typing import Final
 
@@ -29,6 +31,7 @@ from cronrunner.model import Visit
 
 _THREADS: Final = 8
 _REST: Final = "everything else: visit, attempt, context, result"
+_SERVER: Final = "the server, on the other CPU"
 
 
 class Stopwatches:
@@ -127,19 +130,29 @@ def _measure(fleet: Fleet, work: Work) -> Mapping[str, float]:
     """Return the microseconds that each part takes for an execution."""
     config = fleet.configure(Setting(connections="reset"), "bench_*", "anatomy")
     command = python("-m", "benchmarks.anatomy", "--config", config, "--jobs", work.jobs)
+    before = _cpu_seconds(fleet.server.pid)
     done = run(command, folder=fleet.folder, PYTHONPATH=str(ROOT), **fleet.environ)
     parts = json.loads(done.output.splitlines()[-1])
+    parts[_SERVER] = _cpu_seconds(fleet.server.pid) - before
     return {part: seconds / work.executions * 1e6 for part, seconds in parts.items()}
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return what a process has used so far, of itself and for itself."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _report(title: str, rounds: list[Mapping[str, float]], raw: list[float]) -> None:
     parts = {part: median(each[part] for each in rounds) for part in rounds[0]}
+    server = parts.pop(_SERVER)
     whole = sum(parts.values())
     print(f"\n{title}\n")
     print("| part | us of CPU per execution | share |\n|---|--:|--:|")
     for part, taken in sorted(parts.items(), key=lambda each: -each[1]):
         print(f"| {part} | {taken:.0f} | {taken / whole:.0%} |")
     print(f"| all | {whole:.0f} | |")
+    print(f"| {_SERVER} | {server:.0f} | |")
     print(f"| raw PyMySQL for the same, 8 threads, elapsed | {median(raw):.0f} | |")
 
 

@@ -1,4 +1,4 @@
-"""What would be written without cronrunner.
+"""What would be written without cronrunner, and what is left of it without its runner.
 
 ``python -m benchmarks.loops NAME URL TENANTS THREADS`` runs one loop: no deadline, no record of
 what ran, no log, and one failing tenant ends all. Prints the seconds of the loop and its CPU
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import URL, make_url
 
-from benchmarks import alchemy, clientlib, raw
+from benchmarks import alchemy, clientlib, engines, raw
 from benchmarks.measuring import children_cpu_seconds
 
 Loop = Callable[[URL, Sequence[str], int], None]
@@ -29,6 +29,10 @@ LOOPS: dict[str, Loop] = {
     "raw-tls": raw.encrypting,
     "raw-many": raw.connecting_for_many,
     "client": clientlib.connecting,
+    "engines-reset": engines.resetting,
+    "engines-fresh": engines.connecting,
+    "engines-many": engines.resetting_for_many,
+    "engines-waiting": engines.waiting,
 }
 
 

@@ -11,7 +11,7 @@ from benchmarks.fleet import Fleet
 from benchmarks.jobs import MANY, WAIT_SECONDS, Work, least_seconds, skewed_seconds
 from benchmarks.modes import Mode, Modes
 from benchmarks.tables import Ratio, Wanted
-from benchmarks.ways import Cronrunner, Section, ideal, loop
+from benchmarks.ways import Cronrunner, Section, Way, ideal, loop
 
 _PER_TENANT = "tenants/s"
 _WAITING_THREADS = 16
@@ -74,13 +74,22 @@ class Suite:
         else:
             (best,) = (mode.setting for mode in modes if mode.key == self.modes.best.key)
             scattered = runner.way("one scattered", work, replace(best, one_cpu=False))
-            ways = [*alternatives.every(self.fleet, self.broker), *ways, scattered]
+            alone = [
+                self._alone("engines-reset", "`reset`, 8 threads", work, threads=8),
+                self._alone("engines-fresh", "`fresh`, 8 threads", work, threads=8),
+            ]
+            ways = [*alternatives.every(self.fleet, self.broker), *ways, scattered, *alone]
         return Section(
             title=f"{work.tenants:,} tenants, one `SELECT COUNT(*)` each",
             unit=_PER_TENANT,
             ways=ways,
             ratios=_ratios_of_one_job(work.tenants),
         )
+
+    def _alone(self, key: str, how: str, work: Work, *, threads: int) -> Way:
+        """Return sessions and engines without a runner."""
+        name = f"its sessions and engines alone, {how}"
+        return loop(key, name, self.fleet, tenants=work.tenants, threads=threads, each=work.each)
 
     def _with_tls(self, runner: Cronrunner, work: Work, modes: Sequence[Mode]) -> Section:
         name = "raw PyMySQL, connect per tenant, one shared SSLContext, 8 threads"
@@ -99,14 +108,17 @@ class Suite:
     def _many_jobs(self, runner: Cronrunner, work: Work, modes: Sequence[Mode]) -> Section:
         name = "raw PyMySQL, connect per tenant, commit after each statement, 8 threads"
         pool = loop("raw-many", name, self.fleet, tenants=work.tenants, threads=8, each=work.each)
+        alone = [self._alone("engines-many", "`reset`, 8 threads", work, threads=8)]
+        alone = [] if self.quick else alone
         return Section(
             title=f"{work.tenants:,} tenants, {work.each} jobs each; per execution",
             unit="executions/s",
-            ways=[pool, *(mode.way(runner, "many", work) for mode in modes)],
+            ways=[pool, *(mode.way(runner, "many", work) for mode in modes), *alone],
             ratios=[
                 _ratio("20 jobs, `reset` / raw pool", "many reset", pool.key, 0.55),
                 _ratio("20 jobs, `reset`, 2 processes / raw pool", "many reset 2", pool.key, 0.8),
                 _ratio("20 jobs, `fresh` / raw pool", "many fresh", pool.key),
+                _ratio("20 jobs, its engines alone / raw pool", "engines-many 8", pool.key),
             ],
         )
 
@@ -116,13 +128,21 @@ class Suite:
         name = f"ideal: {_WAITING_THREADS} threads that wait all the time"
         bound = ideal("waiting ideal", name, count=work.tenants, seconds=seconds)
         modes = [mode.with_threads(_WAITING_THREADS) for mode in modes]
+        how = f"`reset`, {_WAITING_THREADS} threads"
+        alone = [self._alone("engines-waiting", how, work, threads=_WAITING_THREADS)]
+        alone = [] if self.quick else alone
         return Section(
             title=f"{work.tenants:,} tenants, {WAIT_SECONDS * 1000:g} ms at the server each",
             unit=_PER_TENANT,
-            ways=[bound, *(mode.way(runner, "waiting", work) for mode in modes)],
+            ways=[bound, *(mode.way(runner, "waiting", work) for mode in modes), *alone],
             ratios=[
                 _ratio("waiting jobs, `reset` / ideal", "waiting reset", bound.key, 0.93),
                 _ratio("waiting jobs, `fresh` / ideal", "waiting fresh", bound.key, 0.93),
+                _ratio(
+                    "waiting jobs, its engines alone / ideal",
+                    f"engines-waiting {_WAITING_THREADS}",
+                    bound.key,
+                ),
             ],
         )
 
@@ -163,6 +183,8 @@ def _ratios_of_one_job(whole: int) -> list[Ratio]:
         _ratio("`fresh` / raw pool", "one fresh", RAW_POOL, 0.7),
         _ratio("`reset`, 2 processes / raw pool", "one reset 2", RAW_POOL, 2.2),
         _ratio("`fresh`, 2 processes / raw pool", "one fresh 2", RAW_POOL),
+        _ratio("`reset`, its engines alone / raw pool", "engines-reset 8", RAW_POOL),
+        _ratio("`fresh`, its engines alone / raw pool", "engines-fresh 8", RAW_POOL),
         _ratio("`reset` / classic loop", "one reset", CLASSIC, 45),
         _ratio("`fresh` / classic loop", "one fresh", CLASSIC, 25),
         _ratio("`reset` / Celery on Redis", "one reset", CELERY, 4),

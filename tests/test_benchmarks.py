@@ -41,7 +41,9 @@ def test_cronrunner_is_measured_without_what_its_start_costs(fleet: Fleet) -> No
     assert 2 <= sample.statements_each <= 5
 
 
-@pytest.mark.parametrize(("key", "statements"), [("dialect", 5), ("raw-pipelined", 3)])
+@pytest.mark.parametrize(
+    ("key", "statements"), [("dialect", 5), ("raw-pipelined", 3), ("engines-fresh", 3)]
+)
 def test_loops_send_what_the_table_says(fleet: Fleet, key: str, statements: int) -> None:
     sample = loop(key, key, fleet, tenants=20, threads=1).measure()
 
