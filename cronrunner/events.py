@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cronrunner.model import (
     Key,
@@ -269,16 +269,34 @@ class Listener(Protocol):
         """Take note of ``event``. Called from any thread, also from several at once."""
 
 
+@runtime_checkable
+class ChoosyListener(Listener, Protocol):
+    """One that is not given all events: most of a run's are of few kinds."""
+
+    def hears(self, kind: type[Event]) -> bool:
+        """Tell whether events of this kind are for it. Asked once for each kind."""
+
+
 class Dispatcher:
     """Gives each event to each listener; a failing listener is reported once and kept apart."""
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
         self._listeners = tuple(listeners)
+        #: Kind of event -> whom it is for.
+        self._hearing: dict[type[Event], tuple[Listener, ...]] = {}
         self._failed: set[int] = set()
 
     def emit(self, event: Event) -> None:
-        """Give ``event`` to every listener, in order."""
-        for listener in self._listeners:
+        """Give ``event`` to every listener that hears its kind, in order."""
+        kind = type(event)
+        hearing = self._hearing.get(kind)
+        if hearing is None:
+            hearing = self._hearing[kind] = tuple(
+                each
+                for each in self._listeners
+                if not isinstance(each, ChoosyListener) or each.hears(kind)
+            )
+        for listener in hearing:
             try:
                 listener.on(event)
             except Exception as error:  # noqa: BLE001 - an observer can never break the work

@@ -135,6 +135,10 @@ class MissedSlots:
         counts = {(job, tenant.name): due.missed(job, tenant) for job, tenant in pairs}
         self._pending = {pair: count for pair, count in counts.items() if count}
 
+    def hears(self, kind: type[Event]) -> bool:
+        """Hear of what has ended."""
+        return kind is ExecutionFinished
+
     def on(self, event: Event) -> None:
         """Take note that a slot was closed."""
         if isinstance(event, ExecutionFinished) and event.result.closes_claim:

@@ -174,10 +174,13 @@ def _progress(app: App) -> Progress:
 class _Tidying:
     """Has garbage collected from the plan on; what is there by then stays to the end."""
 
-    def on(self, event: Event) -> None:
-        """Begin when the plan is made."""
-        if isinstance(event, RunPlanned):
-            begin_tidying()
+    def hears(self, kind: type[Event]) -> bool:
+        """Wait for the plan."""
+        return kind is RunPlanned
+
+    def on(self, _: Event) -> None:
+        """Begin, now that the plan is made."""
+        begin_tidying()
 
 
 class _WithoutExecutions:
@@ -186,10 +189,13 @@ class _WithoutExecutions:
     def __init__(self, log: Listener) -> None:
         self._log = log
 
+    def hears(self, kind: type[Event]) -> bool:
+        """Leave out what is about one execution."""
+        return kind not in {ExecutionStarted, ExecutionFinished}
+
     def on(self, event: Event) -> None:
-        """Pass on what is not about one execution."""
-        if not isinstance(event, ExecutionStarted | ExecutionFinished):
-            self._log.on(event)
+        """Pass on the others."""
+        self._log.on(event)
 
 
 class _Drain:

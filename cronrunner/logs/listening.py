@@ -22,16 +22,18 @@ class LogListener:
 
     def __init__(self) -> None:
         self._log = structlog.get_logger().bind()
-        # Two of three events of an execution are for debugging: their lines are not even made.
-        is_debugging = self._log.is_enabled_for(logging.DEBUG)
-        self._unheard = () if is_debugging else FOR_DEBUGGING
+        self._is_debugging = self._log.is_enabled_for(logging.DEBUG)
         self._soon = soon()
+
+    def hears(self, kind: type[events.Event]) -> bool:
+        """Leave out, unless somebody debugs, two of three events of an execution."""
+        return self._is_debugging or kind not in FOR_DEBUGGING
 
     def on(self, event: events.Event) -> None:
         """Write the line of ``event``; the many lines of executions a moment later."""
         if isinstance(event, events.ExecutionFinished):
             self._soon(partial(self._write, event, time.time()))
-        elif not isinstance(event, self._unheard):
+        else:
             self._write(event)
 
     def _write(self, event: events.Event, at: float | None = None) -> None:

@@ -44,12 +44,13 @@ class MetricsListener:
         self._deltas: Counter[tuple[str, str]] = Counter()
         self._states: dict[tuple[str, str], float] = {}
 
+    def hears(self, kind: type[Event]) -> bool:
+        """Leave out two of three events of a run."""
+        return kind not in {ExecutionStarted, VisitFinished}
+
     def on(self, event: Event) -> None:  # noqa: C901 - one case for each event
         """Take note of ``event`` if a counter or a gauge is made of it."""
         match event:
-            case ExecutionStarted() | VisitFinished():
-                # Two of three events of a run: they do not try all that follows.
-                pass
             case ExecutionFinished(result=result):
                 self._add_result(result)
             case AttemptFailed(result=result):

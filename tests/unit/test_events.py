@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import FrozenInstanceError, is_dataclass
+from typing import ClassVar
 
 import pytest
 
@@ -52,6 +53,24 @@ def test_a_failing_listener_keeps_nothing_from_the_others_and_is_reported_once(
     assert breaking.calls == 3
     # Only the type: a message may hold anything.
     assert capsys.readouterr().err == "cronrunner: listener Breaking failed: RuntimeError\n"
+
+
+def test_a_choosy_listener_gets_what_it_hears_and_is_asked_once_for_each_kind() -> None:
+    class Choosy(Noting):
+        asked: ClassVar[list[type[Event]]] = []
+
+        def hears(self, kind: type[Event]) -> bool:
+            self.asked.append(kind)
+            return kind is Warned
+
+    choosy, noting = Choosy(), Noting()
+    dispatcher = Dispatcher([choosy, noting])
+    for event in (FOUND, WARNED, FOUND, WARNED):
+        dispatcher.emit(event)
+
+    assert choosy.seen == [WARNED, WARNED]
+    assert noting.seen == [FOUND, WARNED, FOUND, WARNED]
+    assert choosy.asked == [TenantsDiscovered, Warned]
 
 
 def test_an_interrupt_in_a_listener_is_not_swallowed() -> None:
