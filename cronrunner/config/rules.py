@@ -106,6 +106,10 @@ def _place_of_ledger(data: Data) -> Iterator[Mistake]:
     elif len(both) == 1:
         text = f"expected server and database together, got {both[0]} alone"
         yield Mistake(("ledger", both[0]), text)
+    for key in ("tls", "tls_ca"):
+        if "server" in meant and ledger.get(key) is not None:
+            text = f"expected {key} at the server on which the ledger lives, got it here"
+            yield Mistake(("ledger", key), text)
     servers = _mapping(data, "servers")
     if isinstance(server, str) and servers and server not in servers:
         hint = did_you_mean(server, servers) or f"known are {', '.join(servers)}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Never, TypeVar
+from typing import Any, Final, Never, TypeVar, cast
 
 from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import TimeoutError as CheckoutTimeoutError
@@ -43,7 +43,7 @@ class Mould:
             query_cache_size=0,
             execution_options={"compiled_cache": parts.compiled},
         )
-        # The listeners of each copy are its own, made when they are first looked for.
+        # The listeners of each copy are its own.
         self._engine.__dict__.pop("dispatch", None)
 
     def engine(self, database: str, connect: Callable[[], Any]) -> Engine:
@@ -55,39 +55,80 @@ class Mould:
         engine = _copy(self._engine)
         engine.pool, engine.dialect = pool, dialect
         engine.url = self._url._replace(database=database)
+        # Made here, as it would be by the constructor: two threads of a job might make it twice.
+        _ = engine.dispatch
         return engine
 
 
 class VisitPool(Pool):
-    """A pool of one connection; who wants it while another thread has it waits for a moment."""
+    """A pool of one connection; who wants it while another thread has it waits for a moment.
 
-    def __init__(self, connect: Callable[[], Any], dialect: Any = None) -> None:  # noqa: ANN401 - a Dialect
-        super().__init__(connect, reset_on_return=None, dialect=dialect)
-        self.begin(connect, self._dialect)
+    To whoever looks at it, it is a ``QueuePool`` of one connection.
+    """
 
-    def begin(self, connect: Callable[[], Any], dialect: Any) -> None:  # noqa: ANN401 - as above
-        """Begin anew, with no connection."""
-        self._creator = self._connect = connect
-        self._dialect = dialect
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        dialect: Any = None,  # noqa: ANN401 - a Dialect
+        **of_pool: Any,  # noqa: ANN401 - as SQLAlchemy's own pools have it
+    ) -> None:
+        super().__init__(connect, reset_on_return=None, dialect=dialect, **of_pool)
         self._turn = threading.Lock()
         self._entry: ConnectionPoolEntry | None = None
 
+    def begin(self, connect: Callable[[], Any], dialect: Any) -> None:  # noqa: ANN401 - as above
+        """Begin anew, as one that was just made."""
+        self._creator = connect
+        self._dialect = dialect
+        self._turn = threading.Lock()
+        self._entry = None
+
+    def empty(self) -> None:
+        """Forget the connection, without ending it."""
+        self._entry = None
+
+    def size(self) -> int:
+        """Return how many connections there can be."""
+        return 1
+
     def checkedout(self) -> int:
-        """Return how many connections are in use, 0 or 1, as SQLAlchemy's own pools do."""
+        """Return how many are in use."""
         return int(self._turn.locked())
+
+    def checkedin(self) -> int:
+        """Return how many are there and not in use."""
+        return int(self._entry is not None and not self._turn.locked())
+
+    def overflow(self) -> int:
+        """Return how many there are beyond the size."""
+        return 0
+
+    def timeout(self) -> float:
+        """Return the seconds after which waiting for it is an error."""
+        return _CHECKOUT_SECONDS
 
     def status(self) -> str:
         """Say what is in use."""
-        return f"{type(self).__name__}: {self.checkedout()} of 1 connection in use"
+        return f"{type(self).__name__}: {self.checkedout()} of {self.size()} connection in use"
 
     def recreate(self) -> VisitPool:
-        """Return one like this, with a connection of its own."""
-        return type(self)(self._connect, self._dialect)
+        """Return one like this, listeners included, with a connection of its own."""
+        return type(self)(
+            cast("Callable[[], Any]", self._creator),
+            self._dialect,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            _dispatch=self.dispatch,
+        )
 
     def dispose(self) -> None:
         """Close the connection, unless it is in use."""
-        if self._entry is not None and not self._turn.locked():
-            self._entry.close()
+        if self._turn.acquire(blocking=False):
+            try:
+                if self._entry is not None:
+                    self._entry.close()
+            finally:
+                self._turn.release()
 
     def _should_wrap_creator(self, creator: Any) -> Any:  # noqa: ANN401 - as the base has it
         """Take the creator as it is; otherwise it is inspected for its arguments each time."""
@@ -112,7 +153,9 @@ class VisitPool(Pool):
 
 def retire(engine: Engine) -> None:
     """Take its connection from an engine that a job may have kept, without ending it."""
-    engine.pool = _OVER
+    pool, engine.pool = engine.pool, _OVER
+    if isinstance(pool, VisitPool):
+        pool.empty()
 
 
 def _copy(made: T) -> T:

@@ -73,7 +73,7 @@ class bound:  # noqa: N801 - a function to whoever uses it
     What a job binds for itself with ``structlog.contextvars`` ends with the attempt.
     """
 
-    __slots__ = ("_before", "_execution")
+    __slots__ = ("_before", "_execution", "_outer")
 
     def __init__(self, request: Request, tenant: Tenant) -> None:
         self._execution = request, tenant.server
@@ -82,10 +82,11 @@ class bound:  # noqa: N801 - a function to whoever uses it
         self._before = get_contextvars()
         if self._before:
             clear_contextvars()
+        self._outer = EXECUTION.get()
         EXECUTION.set(self._execution)
 
     def __exit__(self, *_: object) -> None:
-        EXECUTION.set(None)
+        EXECUTION.set(self._outer)
         clear_contextvars()
         if self._before:
             bind_contextvars(**self._before)
@@ -159,7 +160,10 @@ class Output:
             self._is_due = True
             timer = threading.Timer(_LINGER_SECONDS, self._write_due)
             timer.name, timer.daemon = "log-writer", True
-            timer.start()
+            try:
+                timer.start()
+            except RuntimeError:  # there can be no more threads: the next line takes it along
+                self._is_due = False
 
     def flush(self) -> None:
         """Write what was to be written later."""
@@ -168,9 +172,11 @@ class Output:
                 self._put(lines)
 
     def _write_due(self) -> None:
-        # At first: what is added from now on has a thread of its own.
-        self._is_due = False
-        self.flush()
+        with self._lock:
+            # What is added from now on has a thread of its own; no more than one waits here, for
+            # as long as the stream takes nothing.
+            self._is_due = False
+            self.flush()
 
     def _make(self) -> list[str]:
         """Make the lines of what waits. The caller holds the lock."""

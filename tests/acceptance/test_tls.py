@@ -219,6 +219,8 @@ def test_a_server_has_one_context_for_all_its_sessions(
         return create(endpoint)
 
     monkeypatch.setattr(mysql, "_tls_context", counting)
+    # What the driver would make of its own, for each connection.
+    monkeypatch.setattr(ssl, "create_default_context", lambda *_, **__: pytest.fail("one more"))
     engines = Engines({"main": Endpoint(name="main", url=make_url(offering.url()))})
     for name in TENANTS:
         visit = engines.visit(Tenant(name=name, server="main", database=name))

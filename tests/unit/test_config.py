@@ -186,6 +186,10 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
         ("job_folder: ''", "expected a path, got ''"),
         ("ledger: ledger.db", "expected a URL such as"),
         ("ledger: {server: main}", "expected server and database together, got server alone"),
+        (
+            "ledger: {server: main, database: l, tls: verify}",
+            "expected tls at the server on which the ledger lives, got it here",
+        ),
         ("ledger: {url: 'sqlite:///x', server: main, database: d}", "expected url, or server and"),
         ("ledger: {server: other, database: d}", "got 'other'; known are main"),
         ("nonsense: 1", "expected one of the keys servers, ledger, runner,"),

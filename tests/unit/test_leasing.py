@@ -50,7 +50,7 @@ def test_a_copy_has_what_an_engine_has_that_was_made_in_full(
     def known(thing: Engine | VisitPool, *own: str) -> dict[str, Any]:
         return {name: value for name, value in vars(thing).items() if name not in own}
 
-    assert known(copy, "pool") == known(whole, "pool", "dispatch")
+    assert known(copy, "pool", "dispatch") == known(whole, "pool", "dispatch")
     assert isinstance(copy.pool, VisitPool)
     assert isinstance(whole.pool, VisitPool)
     own = ("_creator_arg", "_invoke_creator", "_connect", "_turn")
@@ -101,14 +101,40 @@ def test_who_waits_for_himself_is_told(make: Make, monkeypatch: pytest.MonkeyPat
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
 
 
-def test_an_engine_that_was_disposed_of_connects_anew(make: Make) -> None:
+def test_an_engine_that_was_disposed_of_connects_anew_and_keeps_its_listeners(make: Make) -> None:
+    heard: list[str] = []
     engine = make()
+    event.listen(engine, "checkout", lambda *_: heard.append("checkout"))
     with engine.connect() as connection:
         before = connection.connection.dbapi_connection
     engine.dispose()
     with engine.connect() as connection:
         assert connection.connection.dbapi_connection is not before
-        assert "1 of 1" in engine.pool.status()
+
+    assert heard == ["checkout"] * 2
+
+
+def test_a_connection_in_use_outlives_the_disposal_of_its_engine(make: Make) -> None:
+    engine = make()
+    with engine.connect() as connection:
+        engine.dispose()
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_the_pool_answers_what_pools_are_asked(make: Make) -> None:
+    pool = make().pool
+    assert isinstance(pool, VisitPool)
+
+    def asked() -> tuple[float, ...]:
+        return pool.size(), pool.checkedin(), pool.checkedout(), pool.overflow()
+
+    assert asked() == (1, 0, 0, 0)
+    connection = pool.connect()
+    assert asked() == (1, 0, 1, 0)
+    assert "1 of 1" in pool.status()
+    connection.close()
+    assert asked() == (1, 1, 0, 0)
+    assert pool.timeout() > 0
 
 
 def test_a_connect_that_failed_does_not_hold_the_place() -> None:
@@ -124,7 +150,12 @@ def test_a_connect_that_failed_does_not_hold_the_place() -> None:
 
 def test_a_retired_engine_gives_nothing_even_when_it_is_disposed_of(make: Make) -> None:
     engine = make()
+    engine.connect().close()
+    kept = engine.pool
     retire(engine)
+
+    assert isinstance(kept, VisitPool)
+    assert kept.checkedin() == 0
     for _ in range(2):
         with pytest.raises(VisitOverError):
             engine.connect()

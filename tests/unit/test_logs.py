@@ -269,6 +269,17 @@ def test_the_words_end_with_the_execution(log: Log) -> None:
     assert "cronrunner" not in log.line
 
 
+def test_the_words_of_an_outer_execution_come_back(log: Log) -> None:
+    inner = replace(REQUEST, key=REQUEST.key._replace(tenant="inner"))
+    with bound(REQUEST, TENANT):
+        with bound(inner, TENANT):
+            job_logger().info("inner")
+        job_logger().info("outer")
+
+    names = [line["cronrunner"]["tenant"] for line in log.lines]
+    assert names == ["inner", REQUEST.key.tenant]
+
+
 def test_what_a_job_binds_for_itself_does_not_reach_the_next_one(log: Log) -> None:
     structlog.contextvars.bind_contextvars(outer=1)
     with bound(REQUEST, TENANT):
@@ -658,6 +669,26 @@ def test_lines_of_executions_are_written_in_pieces_that_a_pipe_takes_whole(
     assert sum(piece.count("\n") for piece in pieces) == 100
     assert 1 < len(pieces) < 50
     assert all(len(piece) <= 4096 and piece.endswith("\n") for piece in pieces)
+
+
+def test_a_stream_that_takes_nothing_holds_up_two_threads_and_no_execution(
+    make_log: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = make_log()
+    takes = threading.Event()
+    monkeypatch.setattr(log._stream, "write", lambda _: takes.wait(30))
+    listener = LogListener()
+    most = 0
+    for _ in range(8):
+        listener.on(events.ExecutionFinished(result=result()))
+        # Longer than a line waits for others.
+        time.sleep(0.06)
+        writers = [each for each in threading.enumerate() if each.name == "log-writer"]
+        most = max(most, len(writers))
+    takes.set()
+    flush()
+
+    assert 1 <= most <= 2
 
 
 def test_a_line_that_cannot_be_made_is_nobody_elses_mistake(
