@@ -23,14 +23,9 @@ def write(
     log: Any,  # noqa: ANN401 - a structlog logger has no better type
     line: Line,
     error: BaseException | None = None,
-    *,
-    at: float | None = None,
 ) -> None:
-    """Write ``line``, with the traceback of ``error`` if there is one.
-
-    ``at`` is when it came about, in seconds since 1970, if that was not just now.
-    """
-    getattr(log, line.level)(line.text, _line=line, _at=at, exc_info=error)
+    """Write ``line``, with the traceback of ``error`` if there is one."""
+    getattr(log, line.level)(line.text, _line=line, exc_info=error)
 
 
 @singledispatch

@@ -7,11 +7,9 @@ import time
 from functools import partial
 from typing import Final
 
-import structlog
-
 from cronrunner import events
-from cronrunner.logs.lines import line_of, write
-from cronrunner.logs.setup import soon
+from cronrunner.logs.lines import line_of
+from cronrunner.logs.setup import job_logger, line_writer, soon
 
 #: Events whose lines are of the level ``debug``.
 FOR_DEBUGGING: Final = (events.ClaimRefused, events.ExecutionStarted, events.VisitFinished)
@@ -21,8 +19,8 @@ class LogListener:
     """Writes a line for each event. Make it after the logs were configured."""
 
     def __init__(self) -> None:
-        self._log = structlog.get_logger().bind()
-        self._is_debugging = self._log.is_enabled_for(logging.DEBUG)
+        self._is_debugging = job_logger().is_enabled_for(logging.DEBUG)
+        self._write_line = line_writer()
         self._soon = soon()
 
     def hears(self, kind: type[events.Event]) -> bool:
@@ -37,4 +35,4 @@ class LogListener:
             self._write(event)
 
     def _write(self, event: events.Event, at: float | None = None) -> None:
-        write(self._log, line_of(event), at=at)
+        self._write_line(line_of(event), at)

@@ -119,6 +119,24 @@ def _output() -> Output:
     return output
 
 
+def line_writer() -> Callable[[lines.Line, float | None], None]:
+    """Return what writes a line of the product, with its time if that was not just now.
+
+    It does what the logger does, but for what the logger does for others: a line in each execution
+    is worth the difference.
+    """
+    log, output = job_logger(), _output()
+    (render,) = structlog.get_config()["processors"]
+    levels = logging.getLevelNamesMapping()
+    heard = {name.lower() for name, level in levels.items() if log.is_enabled_for(level)}
+
+    def write(line: lines.Line, at: float | None) -> None:
+        if line.level in heard:
+            output.write(render(log, line.level, {"event": line.text, "_line": line, "_at": at}))
+
+    return write
+
+
 def request_logger() -> Callable[[str], None]:
     """Return what notes a request to the metrics server."""
     log = job_logger()
