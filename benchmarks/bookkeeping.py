@@ -26,7 +26,8 @@ from cronrunner.affinity import OneCpu
 from cronrunner.cli.opening import begin_tidying
 from cronrunner.databases import Endpoint
 from cronrunner.events import Dispatcher, Event, ExecutionStarted, VisitFinished
-from cronrunner.ledger import Ledger, open_engine
+from cronrunner.ledger import open_engine
+from cronrunner.ledger.store import Ledger
 from cronrunner.metrics.listener import MetricsListener
 from cronrunner.model import (
     Claims,

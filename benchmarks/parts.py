@@ -15,7 +15,8 @@ from benchmarks.records import log_to_nowhere, new_run, now, result_of
 from cronrunner import logs
 from cronrunner.databases import Endpoint, kind_of
 from cronrunner.events import ExecutionFinished
-from cronrunner.ledger import Ledger, open_engine
+from cronrunner.ledger import open_engine
+from cronrunner.ledger.store import Ledger
 from cronrunner.model import Key, Request, Run
 
 #: Claims taken together: what a run with 16 threads takes when it is busy.

@@ -21,7 +21,8 @@ from sqlalchemy import make_url
 from benchmarks.measuring import installed, run
 from benchmarks.tables import Row, table
 from cronrunner.databases import Endpoint
-from cronrunner.ledger import ExecutionFilter, Ledger, Queries, open_engine
+from cronrunner.ledger import ExecutionFilter, Queries, open_engine
+from cronrunner.ledger.store import Ledger
 from tests.load.ledgers import LAST_NIGHT, Past, fill
 
 _CONFIGURATION = """\

@@ -23,14 +23,14 @@ from cronrunner.app.endpoints import (
     visits_at_once,
 )
 from cronrunner.app.selections import selection_document
-from cronrunner.app.spools import import_spools
 from cronrunner.config import Settings, load
 from cronrunner.databases import Endpoint, ServerParts, describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
 from cronrunner.events import Dispatcher, Event, Listener, Warned
-from cronrunner.ledger import Ledger, Quarantine, Queries, open_engine
+from cronrunner.ledger import Queries, open_engine
 from cronrunner.ledger.engine import writing_engine
-from cronrunner.ledger.spool import waiting_bytes
+from cronrunner.ledger.schema import bring_up_to_date
+from cronrunner.ledger.spools import left_behind
 from cronrunner.model import (
     FLEET,
     Job,
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from cronrunner.app.due import Due
     from cronrunner.engines import Engines
+    from cronrunner.ledger.store import Ledger
     from cronrunner.metrics.server import MetricsServer
 
 #: How long fleet-scope work waits for the run's own writes to a SQLite ledger.
@@ -148,6 +149,10 @@ class App:
 
         Raises ``LedgerError`` when it cannot be used.
         """
+        from cronrunner.app.spools import import_spools  # noqa: PLC0415 - see the module
+        from cronrunner.ledger.quarantine import Quarantine  # noqa: PLC0415
+        from cronrunner.ledger.store import Ledger  # noqa: PLC0415
+
         runner = self.settings.runner
         ledger = Ledger(
             self._ledger_engine,
@@ -169,8 +174,13 @@ class App:
 
     @cached_property
     def queries(self) -> Queries:
-        """The ledger's read side. Opens the ledger, which may be an empty one."""
-        _ = self.ledger
+        """The ledger's read side, which may be an empty one; spools are imported before.
+
+        Raises ``LedgerError`` when it cannot be used.
+        """
+        if left_behind(self._spool_folder):
+            _ = self.ledger
+        bring_up_to_date(self._ledger_engine)
         return Queries(self._ledger_engine)
 
     @cached_property
@@ -198,9 +208,13 @@ class App:
             self.engines.close()
         if "ledger" in self.__dict__:
             self.ledger.close()
+        elif "_ledger_engine" in self.__dict__:
+            self._ledger_engine.dispose()
 
     def snapshot(self) -> LedgerSnapshot:
         """Read from the ledger what metrics are made of."""
+        from cronrunner.ledger.spool import waiting_bytes  # noqa: PLC0415 - see the module
+
         return replace(
             self.queries.snapshot(self.clock), spool_bytes=waiting_bytes(self._spool_folder)
         )

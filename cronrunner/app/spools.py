@@ -8,8 +8,9 @@ from typing import BinaryIO
 
 from cronrunner.errors import LedgerError
 from cronrunner.events import Event, SpoolImported, Warned
-from cronrunner.ledger import Ledger
-from cronrunner.ledger.spool import left_behind, read, taken
+from cronrunner.ledger.spool import read, taken
+from cronrunner.ledger.spools import left_behind
+from cronrunner.ledger.store import Ledger
 
 
 def import_spools(ledger: Ledger, folder: Path, emit: Callable[[Event], None]) -> None:

@@ -26,7 +26,8 @@ from cronrunner.context import Shared
 from cronrunner.events import DeadlineEnforced, Dispatcher, Listener, Warned
 from cronrunner.execution import Isolated, Performer, Work
 from cronrunner.executors import Executor
-from cronrunner.ledger import DryLedger, ExecutionFilter
+from cronrunner.ledger import ExecutionFilter
+from cronrunner.ledger.dry import DryLedger
 from cronrunner.ledger.liveness import boot, host, started
 from cronrunner.limiting import Limits
 from cronrunner.metrics.listener import MetricsListener

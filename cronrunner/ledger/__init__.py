@@ -1,10 +1,10 @@
-"""The database which remembers runs, executions and tenants, and arbitrates every race."""
+"""The database which remembers runs, executions and tenants, and arbitrates every race.
 
-from cronrunner.ledger.dry import DryLedger
+Its read side is here; ``store`` has the write side, which whoever only reads does not import.
+"""
+
 from cronrunner.ledger.engine import open_engine
 from cronrunner.ledger.history import ExecutionFilter
-from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.queries import Queries
-from cronrunner.ledger.store import Ledger
 
-__all__ = ["DryLedger", "ExecutionFilter", "Ledger", "Quarantine", "Queries", "open_engine"]
+__all__ = ["ExecutionFilter", "Queries", "open_engine"]

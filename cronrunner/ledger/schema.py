@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Connection, Engine, inspect, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
 from cronrunner.ledger.engine import migrating_engine
 
@@ -29,6 +30,14 @@ _LOCK_SECONDS: Final = 60
 _ASK_SECONDS: Final = 1
 #: How long a migration that failed may yet be completed by somebody on another node.
 _OTHERS_SECONDS: Final = 10
+
+
+def bring_up_to_date(engine: Engine) -> None:
+    """Migrate the ledger. Raises ``LedgerError`` when it cannot be used."""
+    try:
+        migrate(engine)
+    except OperationalError as error:
+        raise LedgerError(f"the ledger cannot be used: {describe(error)}") from error
 
 
 def migrate(engine: Engine) -> None:

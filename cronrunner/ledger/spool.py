@@ -21,7 +21,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,11 +32,11 @@ from typing import Any, BinaryIO, Final
 from sqlalchemy import Table
 
 from cronrunner.ledger.recording import unrecordable
+from cronrunner.ledger.spools import SUFFIX, left_behind
 from cronrunner.ledger.tables import Instant, runs
 from cronrunner.model import Key, Outcome, Request, Result, Spooled
 
 _FORMAT: Final = 1
-_SUFFIX: Final = ".spool"
 _MIB: Final = 1024 * 1024
 #: Reserved for each planned execution: a success takes a third of it, a long error three times.
 _EXECUTION: Final = 1024
@@ -68,7 +68,7 @@ class Spool:
     def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
         """Make the file and reserve its room. Raises ``OSError``."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / f"{run['run']}{_SUFFIX}"
+        self._path = folder / f"{run['run']}{SUFFIX}"
         # Under another name until it is locked: whoever finds it unlocked may remove it.
         unready = self._path.with_suffix(".unready")
         self._file = os.open(unready, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -151,11 +151,6 @@ class Spool:
             finally:
                 os.close(folder)
         self._synced_at = time.monotonic()
-
-
-def left_behind(folder: Path) -> Sequence[Path]:
-    """Return the spools in a folder, those of live runs included, the oldest first."""
-    return sorted(folder.glob(f"*{_SUFFIX}"))
 
 
 def waiting_bytes(folder: Path) -> int:

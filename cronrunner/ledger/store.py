@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, update
-from sqlalchemy.exc import OperationalError
 
-from cronrunner.databases import describe
 from cronrunner.errors import LedgerError
 from cronrunner.events import Event
 from cronrunner.ledger import keeping, pausing
@@ -26,7 +24,7 @@ from cronrunner.ledger.pruning import prune_batch
 from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.ledger.recording import Recording
 from cronrunner.ledger.rows import counter_rows, run_end, run_row
-from cronrunner.ledger.schema import migrate
+from cronrunner.ledger.schema import bring_up_to_date
 from cronrunner.ledger.spool import Spool, SpoolContent
 from cronrunner.ledger.statements import Statements
 from cronrunner.ledger.tables import runs
@@ -62,10 +60,7 @@ class Ledger:
         self._excused: set[tuple[str, str]] = set()
         #: As it began, for the spool.
         self._row: Mapping[str, Any] = {}
-        try:
-            migrate(engine)
-        except OperationalError as error:
-            raise LedgerError(f"the ledger cannot be used: {describe(error)}") from error
+        bring_up_to_date(engine)
         self._writer = Writer(engine, self._record, heartbeat=heartbeat, lease=lease)
 
     # What the runner asks for, in the order of a run.

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import make_url, text
 
 from cronrunner.databases import Endpoint
-from cronrunner.ledger import Ledger, Queries, open_engine
+from cronrunner.ledger import Queries, open_engine
+from cronrunner.ledger.store import Ledger
 from cronrunner.model import Claims, Key, Outcome, Request, Result
 from tests.conformance.holder import SLOT, this_run
 from tests.servers import MariaDB

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from sqlalchemy import make_url
 
 from cronrunner.databases import Endpoint
-from cronrunner.ledger import Ledger, open_engine
+from cronrunner.ledger import open_engine
 from cronrunner.ledger.liveness import boot, host, started
+from cronrunner.ledger.store import Ledger
 from cronrunner.model import Key, Report, Run, Slot
 
 SLOT = Slot.scheduled(datetime(2026, 3, 1, tzinfo=UTC))

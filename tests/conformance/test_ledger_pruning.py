@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from cronrunner.ledger import Ledger, pruning
+from cronrunner.ledger import pruning
+from cronrunner.ledger.store import Ledger
 from cronrunner.ledger.tables import fleet_outbox
 from cronrunner.model import Key, Outcome, Slot
 from tests.conformance.conftest import LedgerDatabase, key, result_of

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cronrunner.events import Event, PairQuarantined, PairReleased
-from cronrunner.ledger import Quarantine
+from cronrunner.ledger.quarantine import Quarantine
 from cronrunner.model import Claims, Outcome, Slot, Statistics
 from tests.conformance.conftest import LedgerDatabase, key, result_of
 from tests.conformance.holder import report, this_run

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cronrunner.errors import LedgerError
-from cronrunner.ledger import ExecutionFilter, Ledger, writing
+from cronrunner.ledger import ExecutionFilter, writing
+from cronrunner.ledger.store import Ledger
 from cronrunner.model import (
     DURATION_BUCKETS,
     Claims,

@@ -12,9 +12,10 @@ import pytest
 from cronrunner.app.spools import import_spools
 from cronrunner.errors import LedgerError
 from cronrunner.events import Event, SpoolImported, Warned
-from cronrunner.ledger import Ledger, spool
+from cronrunner.ledger import spool
 from cronrunner.ledger.rows import run_row
 from cronrunner.ledger.spool import Spool
+from cronrunner.ledger.store import Ledger
 from cronrunner.model import FLEET, SPOOL_IMPORTED, Claims, Outcome, Result
 from tests.conformance.conftest import NOON, LedgerDatabase, key, result_of, until
 from tests.conformance.holder import report, this_run

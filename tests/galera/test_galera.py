@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cronrunner.ledger import Ledger
+from cronrunner.ledger.store import Ledger
 from cronrunner.model import Key
 from tests.acceptance.fleet import Finished, Fleet, finish
 from tests.conformance.conftest import LedgerDatabase, key

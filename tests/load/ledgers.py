@@ -9,7 +9,8 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from cronrunner.databases import Endpoint
-from cronrunner.ledger import Ledger, open_engine
+from cronrunner.ledger import open_engine
+from cronrunner.ledger.store import Ledger
 
 #: One run a night up to this one.
 LAST_NIGHT = datetime(2026, 3, 1, 2, tzinfo=UTC)
