@@ -18,7 +18,8 @@ NOT_IMPORTED = """
 import sys
 from sqlalchemy import make_url
 from cronrunner.databases import Endpoint
-from cronrunner.ledger import Ledger, open_engine
+from cronrunner.ledger import open_engine
+from cronrunner.ledger.store import Ledger
 from datetime import UTC, datetime
 Ledger(
     open_engine(Endpoint(name="ledger", url=make_url(sys.argv[1]))),
