@@ -107,6 +107,19 @@ def _certificate_errors(settings: Settings) -> Iterator[Problem]:
         if not (settings.folder / given).is_file():
             text = f"{place}: expected a file of certificates, got {given}, no file"
             yield _at(settings, text, *location)
+        elif not _holds_certificates(settings.folder / given):
+            text = f"{place}: expected a file of certificates, got {given}, which holds none"
+            yield _at(settings, text, *location)
+
+
+def _holds_certificates(path: Path) -> bool:
+    import ssl  # noqa: PLC0415 - few need it
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (ssl.SSLError, OSError):
+        return False
+    return True
 
 
 def _bad_schedule(expression: str) -> str | None:

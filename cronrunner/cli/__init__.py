@@ -22,6 +22,7 @@ from cronrunner.model import ExitCode
 
 #: What a shell reports for a process that SIGINT ended.
 _INTERRUPTED = 130
+_STANDARD_ERROR = 2
 #: Threads that do not keep the interpreter from ending.
 _OUR_THREADS = ("MainThread", "visit-", "watchdog-", "ledger-", "log-", "metrics", "one-cpu")
 
@@ -57,6 +58,7 @@ for command in COMMANDS:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code. Nothing ends in a traceback."""
     _end_as_init()
+    _stand_in_for_closed_streams()
     # What a command imports, reads and plans is there until it ends. To look through all that for
     # garbage again and again is a third of its time; what lasts longer begins with it by itself.
     gc.disable()
@@ -92,6 +94,20 @@ def _end_as_init() -> None:
     """
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(ExitCode.DRAINED))
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Let a stream that is closed from the beginning take everything, and give nothing.
+
+    The work goes on without its lines; and the next file that is opened does not get them.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - for good
+            setattr(sys, name, stream)
 
 
 def _leave(code: int) -> NoReturn:

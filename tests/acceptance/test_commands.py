@@ -276,3 +276,16 @@ def make_old(fleet: Fleet, *, days: int) -> None:
     with closing(sqlite3.connect(fleet.ledger_file)) as ledger:
         ledger.execute(f"UPDATE runs SET started_at = datetime(started_at, '-{days} days')")
         ledger.commit()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_run_goes_on_without_streams_that_are_closed(tmp_path: Path, closed: str) -> None:
+    fleet = small(tmp_path, JOBS)
+    command = Path(sys.executable).with_name("cronrunner")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{command}" run {closed}'], cwd=fleet.folder, timeout=60, check=False
+    )
+
+    # One job fails, as planted.
+    assert done.returncode == 1
+    assert fleet.query("SELECT COUNT(*) FROM executions") == [(3,)]
