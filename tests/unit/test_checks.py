@@ -1,8 +1,10 @@
 """What is wrong between the configuration and the jobs, each with its line."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,6 +26,21 @@ def job(name: str = "a.x", **given: Any) -> Job:
         "kind": Option("b", environment="KIND", choices=("b",)),
     }
     return Job(name=name, call=print, origin="a.py:7", options=options, **given)
+
+
+@pytest.fixture(autouse=True)
+def own_jobs_stay(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the project's own jobs back after a test whose folder of jobs has the same name."""
+
+    def ours() -> dict[str, ModuleType]:
+        return {name: each for name, each in sys.modules.items() if name.split(".")[0] == "jobs"}
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = ours()
+    yield
+    for name in ours():
+        del sys.modules[name]
+    sys.modules.update(before)
 
 
 @pytest.fixture
