@@ -74,11 +74,9 @@ class Suite:
         else:
             (best,) = (mode.setting for mode in modes if mode.key == self.modes.best.key)
             scattered = runner.way("one scattered", work, replace(best, one_cpu=False))
-            alone = [
-                self._alone("engines-reset", "`reset`, 8 threads", work, threads=8),
-                self._alone("engines-fresh", "`fresh`, 8 threads", work, threads=8),
-            ]
-            ways = [*alternatives.every(self.fleet, self.broker), *ways, scattered, *alone]
+            ways = [*alternatives.every(self.fleet, self.broker), *ways, scattered]
+            ways += self._alone("engines-reset", "`reset`, 8 threads", work, threads=8)
+            ways += self._alone("engines-fresh", "`fresh`, 8 threads", work, threads=8)
         return Section(
             title=f"{work.tenants:,} tenants, one `SELECT COUNT(*)` each",
             unit=_PER_TENANT,
@@ -86,10 +84,11 @@ class Suite:
             ratios=_ratios_of_one_job(work.tenants),
         )
 
-    def _alone(self, key: str, how: str, work: Work, *, threads: int) -> Way:
-        """Return sessions and engines without a runner."""
-        name = f"its sessions and engines alone, {how}"
-        return loop(key, name, self.fleet, tenants=work.tenants, threads=threads, each=work.each)
+    def _alone(self, key: str, how: str, work: Work, *, threads: int) -> list[Way]:
+        """Return sessions and engines without a runner, if there is time for them."""
+        name, tenants = f"its sessions and engines alone, {how}", work.tenants
+        way = loop(key, name, self.fleet, tenants=tenants, threads=threads, each=work.each)
+        return [] if self.quick else [way]
 
     def _with_tls(self, runner: Cronrunner, work: Work, modes: Sequence[Mode]) -> Section:
         name = "raw PyMySQL, connect per tenant, one shared SSLContext, 8 threads"
@@ -108,8 +107,7 @@ class Suite:
     def _many_jobs(self, runner: Cronrunner, work: Work, modes: Sequence[Mode]) -> Section:
         name = "raw PyMySQL, connect per tenant, commit after each statement, 8 threads"
         pool = loop("raw-many", name, self.fleet, tenants=work.tenants, threads=8, each=work.each)
-        alone = [self._alone("engines-many", "`reset`, 8 threads", work, threads=8)]
-        alone = [] if self.quick else alone
+        alone = self._alone("engines-many", "`reset`, 8 threads", work, threads=8)
         return Section(
             title=f"{work.tenants:,} tenants, {work.each} jobs each; per execution",
             unit="executions/s",
@@ -129,8 +127,7 @@ class Suite:
         bound = ideal("waiting ideal", name, count=work.tenants, seconds=seconds)
         modes = [mode.with_threads(_WAITING_THREADS) for mode in modes]
         how = f"`reset`, {_WAITING_THREADS} threads"
-        alone = [self._alone("engines-waiting", how, work, threads=_WAITING_THREADS)]
-        alone = [] if self.quick else alone
+        alone = self._alone("engines-waiting", how, work, threads=_WAITING_THREADS)
         return Section(
             title=f"{work.tenants:,} tenants, {WAIT_SECONDS * 1000:g} ms at the server each",
             unit=_PER_TENANT,

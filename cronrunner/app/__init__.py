@@ -180,7 +180,8 @@ class App:
         """
         if left_behind(self._spool_folder):
             _ = self.ledger
-        bring_up_to_date(self._ledger_engine)
+        if "ledger" not in self.__dict__:
+            bring_up_to_date(self._ledger_engine)
         return Queries(self._ledger_engine)
 
     @cached_property

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Never, TypeVar, cast
+from typing import Any, Final, Never, cast
 
 from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import TimeoutError as CheckoutTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from cronrunner.databases import ServerParts
-from cronrunner.databases.base import tenant_dialect
+from cronrunner.databases.base import copied, tenant_dialect
 from cronrunner.errors import VisitOverError
 
 #: Seconds until a second checkout of a visit's one connection is an error. A job's own
 #: threads may take turns on it; who waits for himself should not wait long.
 _CHECKOUT_SECONDS: Final = 2.0
-
-T = TypeVar("T")
 
 
 class Mould:
@@ -50,9 +48,9 @@ class Mould:
         """Return an engine on a database; ``connect`` gives its one DBAPI connection."""
         schema = "main" if self._parts.kind.name == "sqlite" else database
         dialect = tenant_dialect(self._parts.dialect, schema)
-        pool = _copy(self._pool)
+        pool = copied(self._pool)
         pool.begin(connect, dialect)
-        engine = _copy(self._engine)
+        engine = copied(self._engine)
         engine.pool, engine.dialect = pool, dialect
         engine.url = self._url._replace(database=database)
         # Made here, as it would be by the constructor: two threads of a job might make it twice.
@@ -156,12 +154,6 @@ def retire(engine: Engine) -> None:
     pool, engine.pool = engine.pool, _OVER
     if isinstance(pool, VisitPool):
         pool.empty()
-
-
-def _copy(made: T) -> T:
-    copy = object.__new__(type(made))
-    copy.__dict__.update(made.__dict__)
-    return copy
 
 
 def _refuse() -> Never:

@@ -53,7 +53,7 @@ def test_a_copy_has_what_an_engine_has_that_was_made_in_full(
     assert known(copy, "pool", "dispatch") == known(whole, "pool", "dispatch")
     assert isinstance(copy.pool, VisitPool)
     assert isinstance(whole.pool, VisitPool)
-    own = ("_creator_arg", "_invoke_creator", "_connect", "_turn")
+    own = ("_creator_arg", "_invoke_creator", "_turn")
     assert known(copy.pool, *own) == known(whole.pool, *own)
     assert set(vars(copy.pool)) == set(vars(whole.pool))
 
