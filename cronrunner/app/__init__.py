@@ -15,46 +15,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from cronrunner import planning
-from cronrunner.app.catalogue import Catalogue
 from cronrunner.app.endpoints import (
     default_concurrency,
     endpoint_of,
     ledger_endpoint,
     visits_at_once,
 )
-from cronrunner.app.selections import selection_document
 from cronrunner.config import Settings, load
 from cronrunner.databases import Endpoint, ServerParts, describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
-from cronrunner.events import Dispatcher, Event, Listener, Warned
 from cronrunner.ledger import Queries, open_engine
 from cronrunner.ledger.engine import writing_engine
 from cronrunner.ledger.schema import bring_up_to_date
 from cronrunner.ledger.spools import left_behind
 from cronrunner.model import (
-    FLEET,
-    Job,
     LedgerSnapshot,
-    Pair,
     Pause,
     Plan,
-    Scope,
     Shrink,
     Source,
-    Tenant,
 )
 from cronrunner.planning import Selection
-from cronrunner.quarantine import why_left_out
 from cronrunner.redaction import Redactor, secret_values
-from cronrunner.registry.finding import Found, find_jobs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from cronrunner.app.due import Due
+    from cronrunner.app.catalogue import Catalogue
     from cronrunner.engines import Engines
+    from cronrunner.events import Dispatcher, Event, Listener
     from cronrunner.ledger.store import Ledger
     from cronrunner.metrics.server import MetricsServer
+    from cronrunner.registry.finding import Found
 
 #: How long fleet-scope work waits for the run's own writes to a SQLite ledger.
 _FLEET_BUSY_SECONDS: Final = 30.0
@@ -86,13 +78,10 @@ class App:
         self.clock = clock
         self.redactor = Redactor(secret_values(environ, self.settings.secrets))
         self._log_to = log_to
-        #: For what happens outside of a run; a run puts its own here.
-        self.events = Dispatcher([self.open_log() if with_jobs else _LateLog(self.open_log)])
-        folder = self.settings.folder / self.settings.job_folder
-        found = find_jobs(folder) if with_jobs else Found(jobs={}, problems=())
-        #: A mistake in a job file may quote what the file had read from the environment.
-        self.found: Found = replace(found, problems=tuple(self._safe(found.problems)))
-        self.catalogue = Catalogue(self.settings, self.found.jobs, self.found.startup)
+        self._with_jobs = with_jobs
+        if with_jobs:
+            # The log first: the files of the jobs may write to it when they are imported.
+            _ = self.events, self.found
 
     def open_log(self) -> Listener:
         """Send every line of this process to the log, and return what writes of events there."""
@@ -128,6 +117,35 @@ class App:
     # Parts, made when they are first needed.
 
     @cached_property
+    def events(self) -> Dispatcher:
+        """Who is told of what happens outside of a run: the log. A run puts its own here."""
+        from cronrunner.events import Dispatcher  # noqa: PLC0415 - see the module
+
+        return Dispatcher([self.open_log()])
+
+    def _tell(self, event: Event) -> None:
+        # Whoever has nothing to tell needs no log.
+        self.events.emit(event)
+
+    @cached_property
+    def found(self) -> Found:
+        """What is in the folder of the jobs, and the mistakes in it."""
+        from cronrunner.registry.finding import Found, find_jobs  # noqa: PLC0415 - see the module
+
+        if not self._with_jobs:
+            return Found(jobs={}, problems=())
+        found = find_jobs(self.settings.folder / self.settings.job_folder)
+        # A mistake in a job file may quote what the file had read from the environment.
+        return replace(found, problems=tuple(self._safe(found.problems)))
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The jobs as they are configured."""
+        from cronrunner.app.catalogue import Catalogue  # noqa: PLC0415 - see the module
+
+        return Catalogue(self.settings, self.found.jobs, self.found.startup)
+
+    @cached_property
     def engines(self) -> Engines:
         """The tenants' engines."""
         from cronrunner.engines import Engines  # noqa: PLC0415 - see the module
@@ -136,6 +154,8 @@ class App:
 
     def tell_fallback(self, server: str, why: str) -> None:
         """Warn that the sessions of a server are not used again after all."""
+        from cronrunner.events import Warned  # noqa: PLC0415 - see the module
+
         text = self.redactor.text(f"server {server}: each visit connects, since {why}")
         self.events.emit(Warned(subject="connections", text=text))
 
@@ -165,7 +185,7 @@ class App:
                 digests={name: job.code_digest for name, job in self.catalogue.jobs.items()},
             ),
         )
-        import_spools(ledger, self._spool_folder, self.events.emit)
+        import_spools(ledger, self._spool_folder, self._tell)
         return ledger
 
     @property
@@ -260,67 +280,6 @@ class App:
         accepted = self.queries.accepted_tenants_of(source.server)
         return find_shrink(source, accepted, percent=limits.percent, tenants=limits.tenants)
 
-    def plan(  # noqa: PLR0913 - each has a name of its own
-        self,
-        jobs: Sequence[Job],
-        tenants: Sequence[Tenant],
-        selection: Selection,
-        confined: frozenset[tuple[str, str]] | None = None,
-        *,
-        at: datetime | None = None,
-        due: Due | None = None,
-        fleet: bool = True,
-        setting_aside: planning.Veto = planning.set_nothing_aside,
-    ) -> Plan:
-        """Lay out a run over what discovery found; ``confined`` to (job, tenant) pairs.
-
-        ``at`` is the run's slot, without which it is now. With ``due`` what is not due is left
-        out. Without ``fleet`` fleet-scope jobs stay out of it; what ``setting_aside`` names is to
-        be recorded as skipped, as is what is paused. Raises ``ConfigError``.
-        """
-        chosen = planning.select_tenants(tenants, selection)
-        named = [FLEET, *(tenant.name for tenant in chosen)]
-        statistics = self.queries.pairs([job.name for job in jobs], named)
-        asked_for = frozenset(selection.tenants)
-
-        def veto(job: Job, tenant: Tenant) -> str | None:
-            if confined is not None and (job.name, tenant.name) not in confined:
-                return "did not fail in the run that is repeated"
-            refused = self.catalogue.veto(job, tenant)
-            if refused is None and due is not None and confined is None:
-                refused = due.veto(job, tenant)
-            return refused
-
-        def aside(job: Job, tenant: Tenant) -> str | None:
-            why = self.setting_aside(job, tenant) or setting_aside(job, tenant)
-            if why or confined is not None or tenant.name in asked_for:
-                return why
-            pair = statistics.get((job.name, tenant.name))
-            return None if pair is None else self._quarantined(job, pair, at)
-
-        if confined is not None:
-            jobs = [j for j in jobs if j.scope is Scope.TENANT or (j.name, FLEET) in confined]
-        if due is not None and confined is None:
-            jobs = due.jobs(jobs)
-        return planning.make_plan(
-            jobs,
-            chosen,
-            veto=veto,
-            setting_aside=aside,
-            statistics=statistics,
-            missed=lambda job, tenant: due is not None and due.is_missed(job, tenant),
-            drained_since=self.queries.drained_since(
-                selection_document(selection, due=due is not None, options=self.catalogue.asked)
-            ),
-            fleet=fleet and not selection.narrows_tenants,
-        )
-
-    def _quarantined(self, job: Job, pair: Pair, at: datetime | None) -> str | None:
-        settings = self.settings.runner.quarantine
-        if not settings.after:
-            return None
-        return why_left_out(pair, job.code_digest, at=at or self.clock(), probe=settings.probe)
-
     def pauses(self) -> Sequence[Pause]:
         """Return the pauses that are in force now."""
         return self.queries.pauses(self.clock())
@@ -388,16 +347,3 @@ class App:
             clock=self.clock,
         ) as server:
             yield server
-
-
-class _LateLog:
-    """The log of a command that has nothing to say as a rule."""
-
-    def __init__(self, open_log: Callable[[], Listener]) -> None:
-        self._open = open_log
-        self._log: Listener | None = None
-
-    def on(self, event: Event) -> None:
-        """Open the log when there is something to say."""
-        self._log = self._log or self._open()
-        self._log.on(event)

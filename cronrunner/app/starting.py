@@ -18,6 +18,7 @@ from cronrunner.app.checks import warn_ledger_in_container
 from cronrunner.app.choosing import choose_jobs
 from cronrunner.app.delivering import Delivery
 from cronrunner.app.due import Due, MissedSlots
+from cronrunner.app.layout import lay_out
 from cronrunner.app.pruning import prune_a_while
 from cronrunner.app.run_options import RunOptions, refuse_contradictions, refuse_dry
 from cronrunner.app.selections import selection_document, selection_of
@@ -248,7 +249,8 @@ class _Start:
         alone = self._selection.shard is not None and self._options.scheduled_at is None
         resumes = self._earlier is not None
         aside = dry.set_aside if self._options.dry_run else planning.set_nothing_aside
-        plan = self._app.plan(
+        plan = lay_out(
+            self._app,
             self._jobs,
             tenants,
             self._selection,

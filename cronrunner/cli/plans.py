@@ -9,6 +9,7 @@ from typing import Any, Final
 from cronrunner.app import App
 from cronrunner.app.asking import read_asked
 from cronrunner.app.choosing import choose_jobs
+from cronrunner.app.layout import lay_out
 from cronrunner.cli import documents, rendering
 from cronrunner.cli.choosing import discover, selection_of
 from cronrunner.cli.opening import open_app
@@ -36,7 +37,7 @@ def show_plan(
         options = read_asked(values, app.catalogue.jobs, selection.jobs, redact=redact)
         app.catalogue.ask(options)
         tenants, code = discover(app, selection)
-        plan = app.plan(jobs, tenants, selection)
+        plan = lay_out(app, jobs, tenants, selection)
         for problem in app.found.problems:
             rendering.complain(str(problem))
         if as_json:
