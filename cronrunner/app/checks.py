@@ -27,7 +27,7 @@ def find_errors(settings: Settings, found: Found) -> list[Problem]:
     """Return every mistake that keeps a run from starting. Broken job files do not."""
     problems = [
         *_server_errors(settings),
-        *_certificate_errors(settings),
+        *_encryption_errors(settings),
     ]
     for location, pattern, override in _overrides(settings):
         problems += _override_errors(settings, found, location, pattern, override)
@@ -92,24 +92,40 @@ def _server_errors(settings: Settings) -> Iterator[Problem]:
         yield _at(settings, f"ledger: {error}", "ledger")
 
 
-def _certificate_errors(settings: Settings) -> Iterator[Problem]:
+def _encryption_errors(settings: Settings) -> Iterator[Problem]:
     places: list[tuple[tuple[str, ...], ServerSettings | LedgerSettings]] = [
-        (("servers", name, "tls_ca"), server) for name, server in settings.servers.items()
+        (("servers", name), server) for name, server in settings.servers.items()
     ]
-    places.append((("ledger", "tls_ca"), settings.ledger))
+    places.append((("ledger",), settings.ledger))
     for location, section in places:
-        given, place = section.tls_ca, ".".join(location)
-        if given is None:
-            continue
-        if section.tls != "verify":
-            text = f"{place}: expected tls: verify beside it, got {section.tls}: nothing is checked"
-            yield _at(settings, text, *location)
-        if not (settings.folder / given).is_file():
-            text = f"{place}: expected a file of certificates, got {given}, no file"
-            yield _at(settings, text, *location)
-        elif not _holds_certificates(settings.folder / given):
-            text = f"{place}: expected a file of certificates, got {given}, which holds none"
-            yield _at(settings, text, *location)
+        is_sqlite = section.url is not None and section.url.reveal().startswith("sqlite")
+        mistakes = _without_server(section) if is_sqlite else _of_authorities(settings, section)
+        for key, text in mistakes:
+            yield _at(settings, f"{'.'.join(location)}.{key}: {text}", *location, key)
+
+
+def _without_server(section: ServerSettings | LedgerSettings) -> Iterator[tuple[str, str]]:
+    """Give the mistakes of an encrypted way to a file, each with its key."""
+    why = "SQLite is a file, to which nothing is encrypted"
+    if section.tls in {"required", "verify"}:
+        yield "tls", f"expected auto or disabled, got {section.tls}: {why}"
+    if section.tls_ca is not None:
+        yield "tls_ca", f"expected none, got {section.tls_ca}: {why}"
+
+
+def _of_authorities(
+    settings: Settings, section: ServerSettings | LedgerSettings
+) -> Iterator[tuple[str, str]]:
+    """Give the mistakes in what certificates are checked against, each with its key."""
+    given = section.tls_ca
+    if given is None:
+        return
+    if section.tls != "verify":
+        yield "tls_ca", f"expected tls: verify beside it, got {section.tls}: nothing is checked"
+    if not (settings.folder / given).is_file():
+        yield "tls_ca", f"expected a file of certificates, got {given}, no file"
+    elif not _holds_certificates(settings.folder / given):
+        yield "tls_ca", f"expected a file of certificates, got {given}, which holds none"
 
 
 def _holds_certificates(path: Path) -> bool:

@@ -155,6 +155,21 @@ def test_certificates_that_nothing_is_checked_against_are_an_error(
     ]
 
 
+def test_a_file_to_which_nothing_is_encrypted_has_no_tls(errors: Check) -> None:
+    server = "{url: 'sqlite://', tls: verify, tls_ca: ca.pem, discover: {list: [a]}}"
+    ledger = "{url: 'sqlite:///ledger.db', tls: required}"
+    problems = errors(f"servers:\n  main: {server}\nledger: {ledger}\n")
+
+    why = "SQLite is a file, to which nothing is encrypted"
+    (authorities,) = [each for each in problems if "tls_ca" in each]
+    assert authorities.startswith("tenants.yaml:2: servers.main.tls_ca: expected none, got ")
+    assert authorities.endswith(f"ca.pem: {why}")
+    assert [each for each in problems if each != authorities] == [
+        f"tenants.yaml:2: servers.main.tls: expected auto or disabled, got verify: {why}",
+        f"tenants.yaml:3: ledger.tls: expected auto or disabled, got required: {why}",
+    ]
+
+
 @pytest.mark.parametrize("effects", Effects)
 def test_effects_that_a_repeated_slot_repeats_are_warned_of(
     tmp_path: Path, effects: Effects
