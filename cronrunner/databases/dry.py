@@ -50,6 +50,16 @@ _SAVEPOINT: Final = re.compile(r"SAVEPOINT\s+(\S+)", re.IGNORECASE)
 _ROLLBACK_TO: Final = re.compile(
     r"ROLLBACK\s+(?:TRANSACTION\s+|WORK\s+)?TO\s+(?:SAVEPOINT\s+)?(\S+)", re.IGNORECASE
 )
+#: What a refused statement is called by: no more, since what follows may be a password, a row's
+#: value, or a name that differs from tenant to tenant.
+_CALLED: Final = re.compile(
+    r"""(?:ALTER|ANALYZE|BEGIN|CACHE|CALL|CHANGE|CHECK|CHECKSUM|COMMIT|CREATE|DROP|END|EXECUTE|FLUSH
+      |GRANT|INSTALL|KILL|LOAD|LOCK|OPTIMIZE|PREPARE|PURGE|RENAME|REPAIR|RESET|REVOKE|ROLLBACK|SET
+      |START|STOP|TRUNCATE|UNINSTALL|UNLOCK|VACUUM|XA)\b
+      (?:\s+(?:DATABASE|EVENT|FUNCTION|GLOBAL|IMMEDIATE|INDEX|PASSWORD|PERSIST|PROCEDURE|ROLE|SCHEMA
+      |SEQUENCE|SESSION|STATEMENT|TABLES?|TRANSACTION|TRIGGER|UNIQUE|USER|VIEW)\b)?""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _MYSQL: Final = frozenset({"mysql", "mariadb"})
 #: MySQL: some non-transactional changed tables couldn't be rolled back.
 _NOT_ROLLED_BACK: Final = 1196
@@ -121,11 +131,10 @@ class DryGuard:
             # SQLAlchemy begins one with it: the ledger's engine on SQLite.
             return
         text = _without_comments(statement)
-        words = " ".join(text.split()[:2])[:40].rstrip(";")
         if self._is_mysql and not _HARMLESS.match(text):
-            self.refuse(f"{words} may commit what precedes it, and cannot be rolled back")
+            self.refuse(f"{_called(text)} may commit what precedes it, and cannot be rolled back")
         if not self._is_mysql and _ENDING.match(text):
-            self.refuse(f"{words} ends the transaction; leave that to the runner")
+            self.refuse(f"{_called(text)} ends the transaction; leave that to the runner")
 
     def _after_cursor_execute(
         self,
@@ -173,6 +182,11 @@ def _without_comments(statement: str) -> str:
     while comment := _COMMENT.match(text):
         text = text[comment.end() :]
     return text
+
+
+def _called(statement: str) -> str:
+    called = _CALLED.match(statement)
+    return "a statement" if called is None else " ".join(called[0].split())
 
 
 def _is_in_batches(context: Any) -> bool:  # noqa: ANN401 - an ExecutionContext, or None

@@ -61,6 +61,29 @@ def test_what_commits_by_itself_is_refused_before_it_is_executed(
 
 
 @pytest.mark.parametrize(
+    ("statement", "called"),
+    [
+        ("SET PASSWORD = PASSWORD('TENANT-VALUE')", "SET PASSWORD"),
+        ("set  password=PASSWORD('TENANT-VALUE')", "set password"),
+        ("CALL charge('TENANT-VALUE')", "CALL"),
+        ("KILL TENANT-VALUE", "KILL"),
+        ("TENANT-VALUE", "a statement"),
+    ],
+)
+def test_what_is_refused_is_called_by_no_value_and_alike_for_all_tenants(
+    on_mariadb: Callable[..., Fleet], statement: str, called: str
+) -> None:
+    # The line of the job's source is in its traceback.
+    text = f"{statement!r}.replace('TENANT', ctx.tenant.name).replace('VALUE', 'dohpaz'[::-1])"
+    dry = on_mariadb(f"ctx.connection.exec_driver_sql({text})").run(*DRY)
+
+    (cause,) = dry.document["causes"]
+    assert cause["cause"].startswith(f"dry run: {called} may commit")
+    assert cause["count"] == 2
+    assert "zaphod" not in dry.stdout + dry.stderr
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "SET @a = 1",
