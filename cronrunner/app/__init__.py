@@ -21,6 +21,7 @@ from cronrunner.app.endpoints import (
     ledger_endpoint,
     visits_at_once,
 )
+from cronrunner.app.server_checks import errors_of_ledger_alone
 from cronrunner.config import Settings, load
 from cronrunner.databases import Endpoint, ServerParts, describe
 from cronrunner.errors import ConfigError, LedgerError, Problem
@@ -206,6 +207,8 @@ class App:
 
     @cached_property
     def _ledger_engine(self):  # type: ignore[no-untyped-def] # noqa: ANN202 - sqlalchemy.Engine
+        if errors := list(errors_of_ledger_alone(self.settings)):
+            raise ConfigError(self._safe(errors))
         try:
             return open_engine(ledger_endpoint(self.settings))
         except Exception as error:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cronrunner import schedule
-from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
-from cronrunner.config import JobSettings, LedgerSettings, ServerSettings, Settings, load_rest
+from cronrunner.app.endpoints import ledger_endpoint
+from cronrunner.app.server_checks import at, ledger_errors, server_errors
+from cronrunner.config import JobSettings, Settings, load_rest
 from cronrunner.errors import Problem
 from cronrunner.ledger.engine import ledger_file
 from cronrunner.model import Effects, Job, Option, format_duration
@@ -26,8 +27,8 @@ _CONTAINER_VARIABLES: Final = ("KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADAT
 def find_errors(settings: Settings, found: Found) -> list[Problem]:
     """Return every mistake that keeps a run from starting. Broken job files do not."""
     problems = [
-        *_server_errors(settings),
-        *_encryption_errors(settings),
+        *server_errors(settings),
+        *ledger_errors(settings),
     ]
     for location, pattern, override in _overrides(settings):
         problems += _override_errors(settings, found, location, pattern, override)
@@ -54,88 +55,6 @@ def find_warnings(settings: Settings, found: Found) -> list[Problem]:
     warnings += _repeated_effects(found.jobs)
     text = warn_ledger_in_container(settings)
     return [*warnings, Problem(text=text)] if text else warnings
-
-
-def _at(settings: Settings, text: str, *location: str | int) -> Problem:
-    """Make a problem at a place of the file; a part without a line of its own has its parent's."""
-    while location and settings.line_of(*location) is None:
-        location = location[:-1]
-    return Problem(text=text, file=str(settings.path), line=settings.line_of(*location))
-
-
-def _server_errors(settings: Settings) -> Iterator[Problem]:
-    for name, server in settings.servers.items():
-        try:
-            url = server_url(server)
-        except ValueError as error:
-            yield _at(settings, f"server {name}: {error}", "servers", name, "url")
-            continue
-        how = server.discover
-        is_sqlite = url.get_backend_name() == "sqlite"
-        if is_sqlite and (how.databases or how.query):
-            text = f"server {name}: a SQLite server is discovered by directory or list"
-            yield _at(settings, text, "servers", name, "discover")
-        if not is_sqlite and how.directory:
-            text = f"server {name}: a directory is for SQLite; expected databases, query or list"
-            yield _at(settings, text, "servers", name, "discover")
-        if server.max_connections is not None:
-            least = reserved(settings, name) + 1
-            if server.max_connections < least:
-                text = (
-                    f"server {name}: expected max_connections of at least {least}: one for a"
-                    f" visit, {least - 1} for the runner itself; got {server.max_connections}"
-                )
-                yield _at(settings, text, "servers", name, "max_connections")
-    try:
-        ledger_endpoint(settings)
-    except ValueError as error:
-        yield _at(settings, f"ledger: {error}", "ledger")
-
-
-def _encryption_errors(settings: Settings) -> Iterator[Problem]:
-    places: list[tuple[tuple[str, ...], ServerSettings | LedgerSettings]] = [
-        (("servers", name), server) for name, server in settings.servers.items()
-    ]
-    places.append((("ledger",), settings.ledger))
-    for location, section in places:
-        is_sqlite = section.url is not None and section.url.reveal().startswith("sqlite")
-        mistakes = _without_server(section) if is_sqlite else _of_authorities(settings, section)
-        for key, text in mistakes:
-            yield _at(settings, f"{'.'.join(location)}.{key}: {text}", *location, key)
-
-
-def _without_server(section: ServerSettings | LedgerSettings) -> Iterator[tuple[str, str]]:
-    """Give the mistakes of an encrypted way to a file, each with its key."""
-    why = "SQLite is a file, to which nothing is encrypted"
-    if section.tls in {"required", "verify"}:
-        yield "tls", f"expected auto or disabled, got {section.tls}: {why}"
-    if section.tls_ca is not None:
-        yield "tls_ca", f"expected none, got {section.tls_ca}: {why}"
-
-
-def _of_authorities(
-    settings: Settings, section: ServerSettings | LedgerSettings
-) -> Iterator[tuple[str, str]]:
-    """Give the mistakes in what certificates are checked against, each with its key."""
-    given = section.tls_ca
-    if given is None:
-        return
-    if section.tls != "verify":
-        yield "tls_ca", f"expected tls: verify beside it, got {section.tls}: nothing is checked"
-    if not (settings.folder / given).is_file():
-        yield "tls_ca", f"expected a file of certificates, got {given}, no file"
-    elif not _holds_certificates(settings.folder / given):
-        yield "tls_ca", f"expected a file of certificates, got {given}, which holds none"
-
-
-def _holds_certificates(path: Path) -> bool:
-    import ssl  # noqa: PLC0415 - few need it
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except (ssl.SSLError, OSError):
-        return False
-    return True
 
 
 def _bad_schedule(expression: str) -> str | None:
@@ -172,21 +91,21 @@ def _override_errors(
     jobs = _meant(found.jobs, pattern)
     if not jobs and not found.problems:
         missing = f"no job {pattern!r}; {nearest(pattern, found.jobs)}"
-        yield _at(settings, missing, *location)
+        yield at(settings, missing, *location)
     if override.schedule is not None and (text := _bad_schedule(override.schedule)):
-        yield _at(settings, f"job {pattern}: schedule: {text}", *location, "schedule")
+        yield at(settings, f"job {pattern}: schedule: {text}", *location, "schedule")
     if override.every is not None and (text := _bad_interval(override)):
-        yield _at(settings, f"job {pattern}: every: {text}", *location, "every")
+        yield at(settings, f"job {pattern}: every: {text}", *location, "every")
     for name, raw in override.options.items():
         place = (*location, "options", name)
         declaring = [job for job in jobs if name in job.options]
         if jobs and not declaring:
             known = [option for job in jobs for option in job.options]
             unknown = f"job {pattern} has no option {name!r}; {nearest(name, known)}"
-            yield _at(settings, unknown, *place)
+            yield at(settings, unknown, *place)
         for job in declaring:
             if wrong := _bad_value(job.options[name], raw):
-                yield _at(settings, f"job {job.name}: option {name}: {wrong}", *place)
+                yield at(settings, f"job {job.name}: option {name}: {wrong}", *place)
 
 
 def _meant(jobs: Mapping[str, Job], pattern: str) -> list[Job]:
@@ -216,7 +135,7 @@ def _unknown_jobs(settings: Settings, found: Found) -> Iterator[Problem]:
     for location, pattern, _ in _overrides(settings):
         if not _meant(found.jobs, pattern):
             text = f"no job {pattern!r}; it may be in one of the broken files"
-            yield _at(settings, text, *location)
+            yield at(settings, text, *location)
 
 
 def _repeated_effects(jobs: Mapping[str, Job]) -> Iterator[Problem]:

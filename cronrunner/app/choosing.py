@@ -23,6 +23,8 @@ def choose_jobs(jobs: Mapping[str, Job], found: Found, patterns: Sequence[str]) 
 
 
 def _beside(found: Found, patterns: Sequence[str]) -> Iterator[Problem]:
+    # That there is no folder belongs to no file.
+    yield from (each for each in found.problems if not each.file)
     problems = [each for each in (*found.problems, *found.warnings) if each.file]
     meant = [each for each in problems if any(_may_hold(each, name) for name in patterns)]
     if meant:

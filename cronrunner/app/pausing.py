@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from cronrunner import planning
+from cronrunner.app.choosing import choose_jobs
 from cronrunner.discovery import NAME_LIMIT
 from cronrunner.errors import ConfigError, Problem
 from cronrunner.model import Pause, format_instant
@@ -133,9 +134,9 @@ def _find_job(app: App, name: str, mistakes: list[str]) -> str:
         mistakes.append(f"expected the name of a job, got the glob {name!r}; pause one by one")
         return name
     try:
-        return planning.select_jobs(jobs, (name,))[0].name
+        return choose_jobs(jobs, app.found, (name,))[0].name
     except ConfigError as error:
-        mistakes += [problem.text for problem in error.problems]
+        mistakes += map(str, error.problems)
         return name
 
 

@@ -15,7 +15,7 @@ from cronrunner.cli.choosing import discover, selection_of
 from cronrunner.cli.opening import open_app
 from cronrunner.cli.tables import SHOWN, print_table
 from cronrunner.estimate import Remaining
-from cronrunner.model import Plan, format_duration
+from cronrunner.model import ExitCode, Plan, format_duration
 
 #: A shorter time is said in tenths of a second.
 _WHOLE_SECONDS: Final = 10.0
@@ -44,7 +44,8 @@ def show_plan(
             documents.write(_plan_document(plan))
         else:
             _print_plan(app, plan, why=why)
-    return code
+        broken = bool(app.found.problems)
+    return ExitCode.NOT_WELL if broken and code == ExitCode.OK else code
 
 
 def _plan_document(plan: Plan) -> list[documents.Document]:

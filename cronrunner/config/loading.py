@@ -23,6 +23,7 @@ DEFAULT_NAME: Final = "tenants.yaml"
 VARIABLE: Final = "CRONRUNNER_CONFIG"
 #: A mistake that is taken out may uncover one more around it; three deep is the deepest.
 _ROUNDS: Final = 8
+_PLACE_OF_LEDGER: Final = {("ledger", key) for key in ("url", "server", "database")}
 
 
 def find_config(explicit: str | None, environ: Mapping[str, str]) -> Path:
@@ -73,6 +74,9 @@ def load_rest(path: Path, environ: Mapping[str, str]) -> Settings | None:
         sections = reading.validate(path)
         wrong, reading.wrong = reading.wrong, set()
         if sections is not None and sections.ledger.server not in {None, *sections.servers}:
+            wrong.add(("ledger",))
+        if wrong & _PLACE_OF_LEDGER:
+            # The default would be judged by what is meant for another one.
             wrong.add(("ledger",))
         if sections is not None and wrong <= {("servers",)}:
             return _settings(path, environ, reading, sections)

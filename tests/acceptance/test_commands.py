@@ -1,5 +1,6 @@
 """`plan`, `jobs`, `tenants`, `history`, `show` and `init`: for people, and as documents."""
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -67,6 +68,51 @@ def test_an_unknown_tenant_or_job_is_2_for_every_command_that_takes_one(tmp_path
         finished = fleet.run(*arguments)
         assert (finished.code, finished.stdout) == (2, "")
         assert finished.stderr.startswith("cronrunner: no ")
+
+
+#: What asks nothing but the ledger.
+OF_LEDGER = [
+    ("history",),
+    ("history", "--runs"),
+    ("show", "last"),
+    ("prune",),
+    ("pause",),
+    ("pause", "--server", "files", "--reason", "moved"),
+    ("unpause", "--server", "files"),
+]
+
+
+def test_what_asks_the_ledger_alone_heeds_its_mistakes_and_no_others(tmp_path: Path) -> None:
+    fleet = small(tmp_path)
+    config = json.loads(fleet.config.read_text())
+    assert fleet.run().code == 0
+    path = f"sqlite:///{fleet.ledger_file}"
+    odd = {"url": "sqlite://", "tls": "verify", "discover": {"directory": "tenants"}}
+    fleet.configure(config | {"servers": config["servers"] | {"odd": odd}})
+    assert fleet.run().code == 2
+    assert [fleet.run(*command).code for command in OF_LEDGER] == [0] * len(OF_LEDGER)
+
+    for ledger, expected in (
+        ({"url": path, "tls": "required"}, "ledger.tls: expected auto or disabled, got required"),
+        ({"url": "postgresql://u@h/db"}, "ledger: expected a URL of mysql"),
+        ({"server": "odd", "database": "x"}, "servers.odd.tls: expected auto or disabled"),
+    ):
+        fleet.configure(config | {"ledger": ledger, "servers": config["servers"] | {"odd": odd}})
+        for command in OF_LEDGER:
+            refused = fleet.run(*command)
+            assert refused.code == 2, (command, refused.stderr)
+            assert expected in refused.stderr
+
+
+def test_a_folder_of_jobs_that_is_not_there_is_said(tmp_path: Path) -> None:
+    fleet = small(tmp_path)
+    fleet.configure(json.loads(fleet.config.read_text()) | {"job_folder": "nowhere"})
+    plan = fleet.run("plan")
+    paused = fleet.run("pause", "--job", "count", "--reason", "moved")
+
+    assert (plan.code, paused.code) == (1, 2)
+    assert "nowhere, found none" in plan.stderr
+    assert "nowhere, found none" in paused.stderr
 
 
 def test_jobs_are_shown_with_what_is_declared(tmp_path: Path) -> None:

@@ -194,6 +194,18 @@ def rest(tmp_path: Path, text: str, **environ: str) -> list[str]:
     return [str(problem).removeprefix(f"{tmp_path}/") for problem in found]
 
 
+@pytest.mark.parametrize("place", ['url: "mysql://u:${MISSING}@h/x"', "url: 7", "database: x"])
+def test_a_ledger_whose_place_is_not_known_is_not_taken_for_the_default(
+    tmp_path: Path, place: str
+) -> None:
+    text = f"""\
+        servers:
+          main: {{url: "sqlite://", discover: {{directory: tenants}}}}
+        ledger: {{{place}, tls: verify, tls_ca: ca.pem}}
+        """
+    assert rest(tmp_path, text) == []
+
+
 def test_mistakes_of_one_kind_hide_none_of_another(tmp_path: Path) -> None:
     assert rest(
         tmp_path,
