@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.fleet import ROOT, Fleet, finish
+from tests.acceptance.fleet import ROOT, Finished, Fleet, finish
 from tests.acceptance.forking import Command
 from tests.acceptance.small import small, written
 from tests.servers import MariaDB
@@ -33,11 +33,16 @@ def fill(fleet: Fleet, *, rows: int = 2) -> Fleet:
     return fleet
 
 
+def complaints(finished: Finished) -> list[str]:
+    """Return what was said on stderr, the log left out: a file has no session to use again."""
+    return [line for line in finished.stderr.splitlines() if not line.startswith("{")]
+
+
 def test_it_prints_one_table_with_the_tenant_first(tmp_path: Path) -> None:
     fleet = fill(small(tmp_path, tenants=2))
     finished = fleet.run("sql", "SELECT job, slot AS n FROM done WHERE job LIKE :tenant || '%'")
 
-    assert (finished.code, finished.stderr) == (0, "")
+    assert (finished.code, complaints(finished)) == (0, [])
     assert [line.split() for line in finished.stdout.splitlines()] == [
         ["tenant", "job", "n"],
         ["t0", "t0-0", "0"],
@@ -59,7 +64,7 @@ def test_a_tenant_that_fails_is_a_line_on_stderr_and_the_others_go_on(tmp_path: 
         "t1",
         "t3",
     ]
-    (line,) = finished.stderr.splitlines()
+    (line,) = complaints(finished)
     assert line.startswith("cronrunner: t2: OperationalError SQLITE_ERROR: no such table: done")
     assert "a secret" not in line
 
