@@ -29,13 +29,7 @@ from cronrunner.ledger import Queries, open_engine
 from cronrunner.ledger.engine import writing_engine
 from cronrunner.ledger.schema import bring_up_to_date
 from cronrunner.ledger.spools import left_behind
-from cronrunner.model import (
-    LedgerSnapshot,
-    Pause,
-    Plan,
-    Shrink,
-    Source,
-)
+from cronrunner.model import LedgerSnapshot, Pause, Plan, Shrink, Source
 from cronrunner.planning import Selection
 from cronrunner.redaction import Redactor, secret_values
 
@@ -168,7 +162,7 @@ class App:
     def ledger(self) -> Ledger:
         """The ledger's write side, with what earlier runs had to spool.
 
-        Raises ``LedgerError`` when it cannot be used.
+        Raises ``ConfigError`` for mistakes in where it is, ``LedgerError`` when it cannot be used.
         """
         from cronrunner.app.spools import import_spools  # noqa: PLC0415 - see the module
         from cronrunner.ledger.quarantine import Quarantine  # noqa: PLC0415
@@ -197,7 +191,7 @@ class App:
     def queries(self) -> Queries:
         """The ledger's read side, which may be an empty one; spools are imported before.
 
-        Raises ``LedgerError`` when it cannot be used.
+        Raises ``ConfigError`` for mistakes in where it is, ``LedgerError`` when it cannot be used.
         """
         if left_behind(self._spool_folder):
             _ = self.ledger

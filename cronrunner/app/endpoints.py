@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from cronrunner.config import ServerSettings, Settings
+from cronrunner.config import LedgerSettings, ServerSettings, Settings
 from cronrunner.databases import KINDS, Endpoint, ServerParts
 
 #: Visits on a server that says nothing of limits (SQLite), and at most on any by default.
@@ -44,6 +44,11 @@ def parse_url(text: str) -> URL:
         msg = "expected TLS to be set by the keys tls and tls_ca, got ssl parameters in the URL"
         raise ValueError(msg)
     return url if scheme == "sqlite" else url.set(drivername=f"{scheme}+pymysql")
+
+
+def is_sqlite(section: ServerSettings | LedgerSettings) -> bool:
+    """Tell whether a section's own URL, right or wrong, is one of SQLite."""
+    return section.url is not None and section.url.reveal().startswith("sqlite")
 
 
 def server_url(server: ServerSettings) -> URL:
@@ -98,7 +103,7 @@ def ledger_endpoint(settings: Settings) -> Endpoint:
 
 def reserved(settings: Settings, server: str) -> int:
     """Return how many connections of a server are not for visits."""
-    if settings.servers[server].url.reveal().startswith("sqlite"):
+    if is_sqlite(settings.servers[server]):
         return 0
     with_ledger = settings.ledger.server == server
     return CONTROL_CONNECTIONS + (settings.ledger.reserved_connections if with_ledger else 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from cronrunner.app.endpoints import ledger_endpoint, reserved, server_url
+from cronrunner.app.endpoints import is_sqlite, ledger_endpoint, reserved, server_url
 from cronrunner.config import LedgerSettings, ServerSettings, Settings
 from cronrunner.errors import Problem
 
@@ -20,16 +21,15 @@ def _errors_of(settings: Settings, name: str) -> Iterator[Problem]:
     server = settings.servers[name]
     yield from _encryption_errors(settings, server, "servers", name)
     try:
-        url = server_url(server)
+        server_url(server)
     except ValueError as error:
         yield at(settings, f"server {name}: {error}", "servers", name, "url")
         return
-    how = server.discover
-    is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite and (how.databases or how.query):
+    how, of_files = server.discover, is_sqlite(server)
+    if of_files and (how.databases or how.query):
         text = f"server {name}: a SQLite server is discovered by directory or list"
         yield at(settings, text, "servers", name, "discover")
-    if not is_sqlite and how.directory:
+    if not of_files and how.directory:
         text = f"server {name}: a directory is for SQLite; expected databases, query or list"
         yield at(settings, text, "servers", name, "discover")
     if server.max_connections is not None:
@@ -61,8 +61,8 @@ def errors_of_ledger_alone(settings: Settings) -> Iterator[Problem]:
 def _encryption_errors(
     settings: Settings, section: ServerSettings | LedgerSettings, *location: str
 ) -> Iterator[Problem]:
-    is_sqlite = section.url is not None and section.url.reveal().startswith("sqlite")
-    mistakes = _without_server(section) if is_sqlite else _of_authorities(settings, section)
+    of_file = is_sqlite(section)
+    mistakes = _without_server(section) if of_file else _of_authorities(settings, section)
     for key, text in mistakes:
         yield at(settings, f"{'.'.join(location)}.{key}: {text}", *location, key)
 
@@ -91,6 +91,8 @@ def _of_authorities(
         yield "tls_ca", f"expected a file of certificates, got {given}, which holds none"
 
 
+# Of a server that has the ledger it is asked twice, and a bundle of authorities is large.
+@cache
 def _holds_certificates(path: Path) -> bool:
     import ssl  # noqa: PLC0415 - few need it
 

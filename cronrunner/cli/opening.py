@@ -53,9 +53,6 @@ def stdout_for_results() -> Iterator[None]:
 
     A job file may print as soon as it is imported.
     """
-    if sys.stdout is None or sys.stderr is None:  # they were closed before we came
-        yield
-        return
     sys.stdout.flush()
     kept = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)

@@ -44,8 +44,7 @@ def show_plan(
             documents.write(_plan_document(plan))
         else:
             _print_plan(app, plan, why=why)
-        broken = bool(app.found.problems)
-    return ExitCode.NOT_WELL if broken and code == ExitCode.OK else code
+    return code or (ExitCode.NOT_WELL if app.found.problems else ExitCode.OK)
 
 
 def _plan_document(plan: Plan) -> list[documents.Document]:

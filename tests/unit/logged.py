@@ -86,6 +86,18 @@ DRY_REPORT = replace(REPORT, run=replace(RUN, dry_run=True))
 DRY_REQUEST = replace(REQUEST, dry_run=True)
 
 
+FAILED = result(
+    Outcome.FAILED,
+    request=DRY_REQUEST,
+    reason="why",
+    error="ValueError: no",
+    cause="no",
+    code="ValueError",
+    traceback="Traceback ...",
+    counters={"flagged": 3},
+    note="half of it",
+)
+
 EVENTS: tuple[events.Event, ...] = (
     events.RunStarted(run=DRY_REPORT.run, lateness=timedelta(seconds=3)),
     events.RunPlanned(run=RUN, tenants=3, executions=6, concurrency=2),
@@ -100,33 +112,8 @@ EVENTS: tuple[events.Event, ...] = (
     events.SlotsMissed(job="cleanup.rows", slots=4),
     events.ClaimRefused(key=REQUEST.key, holder="01JD7", held=True),
     events.ExecutionStarted(request=REQUEST, tenant=TENANT),
-    events.ExecutionFinished(
-        result=result(
-            Outcome.FAILED,
-            request=DRY_REQUEST,
-            reason="why",
-            error="ValueError: no",
-            cause="no",
-            code="ValueError",
-            traceback="Traceback ...",
-            counters={"flagged": 3},
-            note="half of it",
-        )
-    ),
-    events.AttemptFailed(
-        result=result(
-            Outcome.FAILED,
-            request=DRY_REQUEST,
-            reason="why",
-            error="ValueError: no",
-            cause="no",
-            code="1213",
-            traceback="Traceback ...",
-            counters={"flagged": 3},
-            note="half of it",
-        ),
-        delay=timedelta(seconds=2),
-    ),
+    events.ExecutionFinished(result=FAILED),
+    events.AttemptFailed(result=replace(FAILED, code="1213"), delay=timedelta(seconds=2)),
     events.ExecutionStuck(request=REQUEST, server="main", stack='File "jobs/x.py", line 3'),
     events.VisitFinished(tenant="acme", seconds=0.5),
     events.DeadlineEnforced(server="main", killed=Killed.STATEMENT),
